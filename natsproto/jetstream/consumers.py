@@ -5,7 +5,7 @@ A server that lacks these is told by what it does: it does not know an API subje
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypedDict, cast
@@ -26,6 +26,7 @@ from .api.statuses import BadPullError, MaxBytesError, NotPullConsumerError, Pul
 if TYPE_CHECKING:
     from .api.models import ConsumerInfo
     from .context import JetStreamContext
+    from .message import JetStreamMsg
 
 BAD_REQUEST = 10003
 """Error code for, among other things, an API subject that the server does not know."""
@@ -35,6 +36,19 @@ API_LEVEL = "_nats.level"
 
 LIMITS = (("max_batch", "batch"), ("max_expires", "expires"), ("max_bytes", "max_bytes"))
 """Limits of a consumer, and what they are for in the request of a pull."""
+
+MOST_BYTES = 8 * 1024 * 1024
+"""Bytes of a pull by default, unless one message may have more.
+
+A server ends a connection for which more than its ``max_pending`` waits, 64 MiB by default. Then all that the
+connection does fails for a moment, and what was under way counts as delivered.
+"""
+
+UNLIMITED_BYTES = 32 * 1024 * 1024
+"""Bytes of as many of the largest messages as a pull asks for where it cannot limit the bytes."""
+
+ENVELOPE = 8 * 1024
+"""Bytes that count besides header and payload: the subject, and the reply subject."""
 
 PINNED = "pinned_client"
 OVERFLOW = "overflow"
@@ -116,6 +130,30 @@ def priority_fields(info: ConsumerInfo, options: PriorityOptions) -> dict[str, o
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
             raise ConfigError(f"{option} must be a number from {lowest} to {highest}")
     return fields
+
+
+def bounds(info: ConsumerInfo, batch: int, max_payload: int) -> tuple[int, int | None]:
+    """Return how many messages a pull asks for by default, and how many bytes; ``None``: it names none.
+
+    A message that does not fit costs one of its deliveries where a server puts it back wrongly: before
+    nats-server 2.10.16 if it is a redelivery, and on any with the policy ``last_per_subject``. There, fewer
+    messages are asked for. Such servers are told by the level of their API, which is new in 2.11.
+    """
+    largest = max_payload + ENVELOPE
+    if batch * largest <= MOST_BYTES:
+        return batch, None
+    config = _config(info)
+    metadata = config.get("metadata")
+    puts_back = isinstance(metadata, dict) and API_LEVEL in metadata
+    if not puts_back or config.get("deliver_policy") == "last_per_subject":
+        return min(batch, max(1, UNLIMITED_BYTES // largest)), None
+    most, limit = max(MOST_BYTES, largest), config.get("max_bytes")
+    return batch, min(most, limit) if is_number(limit) and limit > 0 else most
+
+
+def is_much(messages: Iterable[JetStreamMsg]) -> bool:
+    """Whether messages have as many bytes as a pull asks for by default."""
+    return sum(len(msg.data) for msg in messages) >= MOST_BYTES
 
 
 def explains(info: ConsumerInfo, end: NatsError, asked: Mapping[str, object]) -> bool:

@@ -38,10 +38,11 @@ from .api.statuses import (
     MissedHeartbeatError,
     PassingPullError,
     PinIdMismatchError,
+    PullLimitError,
     ServerShutdownError,
     pull_end,
 )
-from .consumers import explains, pinned, priority_fields
+from .consumers import bounds, explains, is_much, pinned, priority_fields
 from .message import JetStreamMsg
 
 if TYPE_CHECKING:
@@ -274,6 +275,7 @@ class PullConsumer:
     def __init__(self, js: JetStreamContext, info: ConsumerInfo) -> None:
         self._js = js
         self.info = info
+        self._newest = info
         self._subject = js.subject(f"CONSUMER.MSG.NEXT.{info.stream}.{info.name}")
         self._pin_id: str | None = None
         self._last_end: NatsError | None = None
@@ -311,6 +313,9 @@ class PullConsumer:
         Returns the messages that came within ``timeout`` seconds. An empty stream is no error: ``[]``; nor is
         a change of the leader, or a server that shuts down: :attr:`last_end` tells.
 
+        Without ``max_bytes`` it returns what fits into 8 MiB, but at least one message if there is one: a
+        server ends a connection for which too much waits. ``last_end`` is a ``MaxBytesError`` then.
+
         Other clients can have a server end a request that they see, by one of theirs. So the server is asked
         whether the consumer is gone, or does not allow the request. If it cannot be asked, that counts at
         once. If it contradicts, the fetch goes on, and raises that when the time is over without any sign
@@ -325,7 +330,10 @@ class PullConsumer:
             timeout: seconds to wait for them, and before that for a lost connection to come back.
             max_bytes: most bytes of the batch. Do not use it with the deliver policy ``last_per_subject``,
                 whatever the ack policy: the message that does not fit is never delivered (seen with
-                nats-server 2.9.10 and 2.15.1). Other consumers begin the next batch with it.
+                nats-server 2.9.10 and 2.15.1). Before nats-server 2.10.16, one that is delivered again loses
+                a delivery so. Other consumers begin the next batch with it. By default, those that would
+                lose it, and all before nats-server 2.11, are asked for fewer messages at a time instead: 31,
+                if ``max_payload`` is 1 MiB. Then ``fetch`` asks again until it has 8 MiB.
             no_wait: return at once with the messages that are available.
             idle_heartbeat: seconds, at most half of ``timeout``: that often the server reports that it is
                 there while it has no message (ADR-13, ADR-37). After twice that time without anything, and
@@ -345,28 +353,42 @@ class PullConsumer:
             RequestTimeoutError: the server did not answer at all.
         """
         clock = asyncio.get_running_loop().time
-        ends, left, pause = 0.0, timeout, FIRST_PAUSE
+        found: list[JetStreamMsg] = []
+        ends, left, pause, missing = 0.0, timeout, FIRST_PAUSE, batch
         while True:
-            pull = self._new_pull(batch, left, max_bytes, idle_heartbeat, priority, no_wait=no_wait)
-            async with self._sent(pull, left):
-                await pull.wait()
-                while (claim := pull.claim) is not None:
-                    await self._check(claim, pull)
+            pull = self._new_pull(missing, left, max_bytes, idle_heartbeat, priority, no_wait=no_wait)
+            try:
+                async with self._sent(pull, left):
                     await pull.wait()
+                    while (claim := pull.claim) is not None:
+                        await self._check(claim, pull)
+                        await pull.wait()
+            except NatsError:
+                if found:
+                    return found
+                raise
             failure = pull.failure
             if isinstance(failure, RemoteProtocolError):
                 raise failure
-            if failure is None or pull.msgs or isinstance(failure, _PLAIN_ENDS):
-                return list(pull.msgs)
-            reason, info = await self._reason(failure)
+            found += pull.msgs
             ends = ends or pull.limit - GRACE
-            left = ends - clock() - pause
-            unheard = isinstance(failure, NoRespondersError) and reason is failure
-            unheard = unheard and (info is None or info.num_waiting == 0)
-            if not unheard or left <= max(timeout - UNHEARD, 0):
-                raise reason
-            await asyncio.sleep(pause)
-            pause *= 2
+            left = ends - clock()
+            fewer = failure is None and not pull.wanted and pull.asked["batch"] != missing
+            if fewer and left > 0 and not is_much(found):
+                missing = batch - len(found)
+            elif failure is None or found or isinstance(failure, _PLAIN_ENDS):
+                return found
+            elif left > 0 and max_bytes is None and _asked_wrongly(pull):
+                missing = 1
+            else:
+                reason, info = await self._reason(failure)
+                left = ends - clock() - pause
+                unheard = isinstance(failure, NoRespondersError) and reason is failure
+                unheard = unheard and (info is None or info.num_waiting == 0)
+                if not unheard or left <= max(timeout - UNHEARD, 0):
+                    raise reason
+                await asyncio.sleep(pause)
+                pause *= 2
             idle_heartbeat = min(pull.heartbeat, left / 2)
 
     def _new_pull(
@@ -383,9 +405,12 @@ class PullConsumer:
         check_integer("batch", batch, 1)
         if not check_seconds("timeout", timeout) <= LONGEST:
             raise ConfigError(f"timeout must be at most {seconds(LONGEST)} s")
+        if max_bytes is None:
+            batch, max_bytes = bounds(self._newest, batch, self._js.client.max_payload)
+        else:
+            check_integer("max_bytes", max_bytes, 1)
         document: dict[str, object] = {"batch": batch}
         if max_bytes is not None:
-            check_integer("max_bytes", max_bytes, 1)
             document["max_bytes"] = max_bytes
         heartbeat = 0.0
         if no_wait:
@@ -463,6 +488,7 @@ class PullConsumer:
                 info = await self._js.consumer_info(self.info.stream, self.name)
         except (NatsError, TimeoutError):
             return True
+        self._newest = info
         return info.created != self.info.created or explains(info, claim, asked)
 
     async def _reason(self, failure: NatsError) -> tuple[NatsError, ConsumerInfo | None]:
@@ -491,12 +517,12 @@ class PullConsumer:
     ) -> AsyncGenerator[JetStreamMsg, None]:
         """Iterate for ever over messages as they come; break out of the loop to stop.
 
-        It asks for ``batch`` messages at a time, and again when a request has ended: because it was complete
-        or has expired, because of a lost connection, a change of the leader, a server that shuts down, missed
-        heartbeats, no answer, too many requests that wait, or another client that is pinned. Missed
-        heartbeats, ``MaxWaitingError`` and ``PinIdMismatchError`` are reported to ``error_cb``. If such
-        failures last for the client's ``retry_budget``, not counting the time without a connection, the last
-        one is raised.
+        It asks for ``batch`` messages at a time, or for fewer as :meth:`fetch` does, and again when a request
+        has ended: because it was complete, is full or has expired, because of a lost connection, a change of
+        the leader, a server that shuts down, missed heartbeats, no answer, too many requests that wait, or
+        another client that is pinned. Missed heartbeats, ``MaxWaitingError`` and ``PinIdMismatchError`` are
+        reported to ``error_cb``. If such failures last for the client's ``retry_budget``, not counting the
+        time without a connection, the last one is raised.
 
         After a request that ends early without messages it pauses for up to a second. What another client can
         have a server say of a request, it believes as :meth:`fetch` does; but it asks again rather than to
@@ -514,8 +540,9 @@ class PullConsumer:
         clock = asyncio.get_running_loop().time
         pause = 0.0
         give_up = inf
+        alone = False  # whether to ask for one message, whatever its size
         while True:
-            pull = self._new_pull(batch, timeout, max_bytes, idle_heartbeat, priority)
+            pull = self._new_pull(1 if alone else batch, timeout, max_bytes, idle_heartbeat, priority)
             await connection.wait_connected()
             ends = clock() + timeout
             got = False
@@ -528,7 +555,10 @@ class PullConsumer:
                     if (claim := pull.claim) is not None:
                         await self._check(claim, pull)
             failure = pull.failure
-            if failure is not None:
+            alone = not got and max_bytes is None and _asked_wrongly(pull)
+            if alone:
+                failure, got = None, True  # the next one gets it
+            elif failure is not None:
                 failure = await self._passing(failure, got, doubted=failure is pull.doubted)
             if failure is None or isinstance(failure, StaleConnectionError):
                 give_up = inf
@@ -582,6 +612,17 @@ async def bind(
     if info.config.deliver_subject:
         raise ConfigError(f"consumer {brief(info.name)} is a push consumer: it cannot be pulled from")
     return PullConsumer(js, info)
+
+
+def _asked_wrongly(pull: _Pull) -> bool:
+    """Whether a pull has ended because of its ``max_bytes``: too little for a message, or more than allowed.
+
+    A message may be larger than this server's ``max_payload`` if it comes from another one. The limit may
+    have changed since the consumer was looked at.
+    """
+    end = pull.failure
+    refused = isinstance(end, PullLimitError) and "MaxRequestMaxBytes" in end.description
+    return "max_bytes" in pull.asked and (refused or isinstance(end, MaxBytesError))
 
 
 def _pin_id(header: bytes) -> str | None:
