@@ -117,6 +117,8 @@ class ObjectStore(StoreReads):
             StoreFullError, BucketSealedError, PermissionsViolationError, MaxPayloadError: refused.
             BadBucketError: the configuration of the bucket's stream prevents storing it; see ``field``.
             UnsupportedFeatureError: ``ttl`` or ``atomic`` in a bucket that does not allow it.
+            TemporarilyUnavailableError: ``atomic``, and other clients kept all batches open that the server
+                allows, for longer than the retry budget; nothing was stored.
             OutcomeUnknownError: it could not be determined whether the commit took place.
         """
         _check_revision(if_revision)

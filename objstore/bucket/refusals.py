@@ -24,6 +24,9 @@ NO_SPACE = "no space left on device"
 NO_RESOURCES = 10023
 """Code of the error where the server's storage is used up; also where no server of a bucket is there."""
 
+ALL_BATCHES_OPEN = 10210
+"""Code of the error where the server begins no other batch before some are committed or forgotten."""
+
 LIMIT_OF = {
     10077: "the limits of its stream (max_bytes, max_msgs)",
     10002: "the JetStream limits of the account",
@@ -103,6 +106,12 @@ def translated(exc: NatsError, bucket: str, name: str = "") -> NatsError:
     if NO_SPACE in exc.description:
         return StoreFullError(
             f"the disk under bucket {bucket!r} is full: {exc.description}", bucket=bucket, name=name
+        )
+    if exc.err_code == ALL_BATCHES_OPEN:
+        return type(exc)(
+            exc.code,
+            exc.err_code,
+            f"{exc.description}: other clients keep all batches open that bucket {bucket!r} may have",
         )
     field = FIELD_OF.get(exc.err_code) or FIELD_OF.get(exc.description)
     if field is None or field in exc.description:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 
-from natsproto.errors import NatsError
+from natsproto.errors import APIError, NatsError
 from natsproto.jetstream.api.models import PubAck
 from natsproto.subjects import check_publish_subject
 
 from ..bucket.bucket import CANCEL_WAIT, Bucket
+from ..bucket.refusals import ALL_BATCHES_OPEN
 from ..bucket.ttl import remaining
-from ..commit.batch import MINIMUM, AlreadyStored, Batch
+from ..commit.batch import DISABLED, AlreadyStored, Batch
 from ..commit.commit import (
     Commit,
     Conflict,
@@ -37,7 +38,7 @@ from ..commit.renames import (
 )
 from ..commit.scan import Scan
 from ..commit.states import Standing
-from ..errors import ObjectAlreadyExists, OutcomeUnknownError, UnsupportedFeatureError
+from ..errors import ObjectAlreadyExists, OutcomeUnknownError
 from ..format.codec import encode_meta
 from ..format.marks import MOVED, MOVED_TO, RENAMED_FROM, RENAMING, RENAMING_AT, unmarked
 from ..format.models import ObjectInfo
@@ -45,6 +46,12 @@ from ..format.naming import is_nuid_of
 
 Change = Callable[[ObjectInfo], ObjectInfo]
 """Returns the changed meta of an object, with its old name."""
+
+BATCH_WAIT = 1.0
+"""Seconds for which a batch is tried again while others have all of them open; then steps do the same."""
+
+STEPS_FOR = 10.0
+"""Seconds for which later renames do not even try then: an open batch may last that long."""
 
 
 async def rename(
@@ -71,10 +78,11 @@ async def rename(
             the object has its new name, but perhaps not the rest of the change.
         StoreFullError, NatsError: refused; the old name is unchanged.
     """
-    steps = _at_once if bucket.atomic else _steps
     patience = ConflictBackoff(bucket)
     while True:
         expected = await _check_free(bucket, old, new_name, subject)
+        at_once = bucket.atomic and bucket.connection.loop.time() >= bucket.remembered(_Batches).open_until
+        steps = _at_once if at_once else _steps
         try:
             new = await bucket.run_to_end(
                 steps(bucket, old, new_name, change, expected, subject), wait_if_cancelled=CANCEL_WAIT
@@ -87,6 +95,13 @@ async def rename(
     if is_nuid_of(old.nuid, old.name) and subject in (None, bucket.meta_subject(old.name)):
         bucket.remembered(Scan).note_moved(old.nuid)
     return new
+
+
+class _Batches:
+    """Until when other clients count as having all batches of a bucket open."""
+
+    def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
+        self.open_until: float = 0.0
 
 
 class _StillFree(Exception):
@@ -286,6 +301,10 @@ def _half_done(bucket: Bucket, old: ObjectInfo, what: str) -> OutcomeUnknownErro
     )
 
 
+class _NoBatch(NatsError):
+    """The server takes no batch."""
+
+
 class _Both(Commit):
     """The new meta and the old name's delete marker, committed as one batch."""
 
@@ -310,6 +329,7 @@ class _Both(Commit):
         self._old = old
         self._old_subject = subject or bucket.meta_subject(old.name)
         self._old_id = token_hex(12)
+        self._batch_until = self._loop.time() + min(BATCH_WAIT, bucket.retry_budget)
         self.torn = False
         """Whether only the new meta was committed: who sees the batch's id can end it in our place."""
 
@@ -320,11 +340,9 @@ class _Both(Commit):
             await batch.add(self._wire_subject, self._payload, header)
         except AlreadyStored:
             self._bucket.atomic = False
-            raise Unsent(
-                UnsupportedFeatureError("a rename in one step", MINIMUM, "this server knows no batches")
-            ) from None
+            raise Unsent(_NoBatch("this server knows no batches")) from None
         except NatsError as exc:
-            raise Unsent(exc) from exc
+            raise Unsent(_NoBatch(str(exc)) if self._takes_none(exc) else exc) from exc
         self.states.sent()
         marker, marks = moved_marker(self._bucket, self._old, self._name)
         ack = await batch.end(
@@ -334,6 +352,19 @@ class _Both(Commit):
         )
         # It acknowledges the last message; the new meta is the one before it.
         return PubAck(ack.stream, ack.seq - 1, ack.duplicate, ack.domain)
+
+    def _takes_none(self, refusal: NatsError) -> bool:
+        """Whether to do without a batch. Not after one that may have been committed."""
+        if self.states.copies or not isinstance(refusal, APIError):
+            return False
+        if refusal.err_code == DISABLED:
+            self._bucket.atomic = False
+            return True
+        now = self._loop.time()
+        if refusal.err_code != ALL_BATCHES_OPEN or now < self._batch_until:
+            return False
+        self._bucket.remembered(_Batches).open_until = now + STEPS_FOR
+        return True
 
     async def _look(self) -> Standing | None:
         standing = await self._standing(self._subject)
@@ -353,7 +384,7 @@ async def _at_once(
     commit = _Both(bucket, new, expected, old, subject, await remaining(bucket, new.expires))
     try:
         revision = await commit.run()
-    except UnsupportedFeatureError:  # an older server has taken over, or an answer was forged
+    except _NoBatch:  # an older server may have taken over; or an answer was forged
         standing = standing_of(bucket, await bucket.leader_message(bucket.meta_subject(new_name)))
         if standing.msg_id != commit.states.msg_id:
             return await _steps(bucket, old, new_name, change, expected, subject)

@@ -111,6 +111,9 @@ class Batch:
             raise
 
 
+DISABLED = 10174
+"""Error code where the stream allows no batches, or none any more."""
+
 FORGOTTEN = frozenset((10175, 10176, 10201))
 """Error codes for the end of a batch that does not exist, or whose message id exists: a duplicate may already
 have ended the batch. The leader knows."""

@@ -153,7 +153,8 @@ class AtomicPut:
 class BatchCommit(Commit):
     """A commit whose copies are whole batches: the chunks, then the meta.
 
-    A copy is a new batch with the same id; the server drops an unfinished batch after 10 s.
+    A copy is a new batch with the same id; the server drops an unfinished batch after 10 s. While others have
+    as many open as it allows, it is tried again.
     """
 
     chunks: list[bytes | memoryview]
@@ -163,6 +164,8 @@ class BatchCommit(Commit):
     """Whether a batch was begun."""
 
     async def _publish(self, expected: int, msg_id: str, timeout: float) -> PubAck:
+        if not self.chunks:
+            return await super()._publish(expected, msg_id, timeout)  # the meta is all
         bucket = self._bucket
         again, self.began = self.began, True
         if again and await bucket.stored_chunks(self._nuid):

@@ -11,6 +11,7 @@ import pytest
 
 import natsproto
 from natsproto.errors import RequestTimeoutError
+from natsproto.jetstream.api.errors import TemporarilyUnavailableError
 from natsproto.jetstream.api.models import StoredMessage
 from natsproto.server import LocalServer
 from objstore import (
@@ -144,6 +145,27 @@ async def test_server_without_batches_is_noticed(store: ObjectStore, old_server:
         assert await chunk_subjects(old) == {}
         assert not await old.exists("a")
         await js.delete_object_store(old.bucket)
+
+
+async def test_others_keep_all_batches_open(atomic: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server takes 50 at a time. Only what needs a batch fails."""
+    await atomic.put("a", DATA)
+    subject = f"$O.{atomic.bucket}.M.own"
+    for n in range(50):
+        headers = {"Nats-Batch-Id": f"b{n}", "Nats-Batch-Sequence": "1"}
+        assert not (await atomic.client.request(subject, b"", headers=headers)).data
+    monkeypatch.setattr(atomic.bound_bucket, "retry_budget", 0.2)
+    with pytest.raises(TemporarilyUnavailableError, match="other clients keep all batches open"):
+        await atomic.put("b", DATA, atomic=True)
+    await atomic.put("empty", b"", atomic=True)
+    await atomic.rename("a", "b")
+    await atomic.rename("b", "c", if_revision=(await atomic.get_info("b")).revision)
+    assert await atomic.get("c") == DATA
+    assert sorted(await atomic.names(live=True)) == ["c", "empty"]
+    headers = {"Nats-Batch-Id": "b0", "Nats-Batch-Sequence": "2"}
+    assert (await atomic.client.request(subject, b"", headers={**headers, "Nats-Batch-Commit": "1"})).data
+    await atomic.put("d", DATA, atomic=True)
+    assert await atomic.get("d") == DATA
 
 
 async def test_what_follows_the_commit_fails(atomic: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:

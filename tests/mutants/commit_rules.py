@@ -53,6 +53,14 @@ MUTANTS = (
         "unit/objstore/commit/test_commit.py::test_a_refusal_of_another_message",
     ),
     Mutant(
+        "steps-after-a-batch",
+        "objstore/change/rename.py",
+        "if self.states.copies or not isinstance(refusal, APIError):",
+        "if not isinstance(refusal, APIError):",
+        "after a batch that may have been committed only another one tells",
+        "unit/objstore/change/test_rename.py::test_no_steps_after_a_batch_in_doubt",
+    ),
+    Mutant(
         "any-acknowledgement-ends-a-batch",
         "objstore/commit/batch.py",
         "return ack.batch == self._id.decode() and ack.count == self._count",

@@ -216,6 +216,13 @@ async def misfortunes(stream: Stream, links: list[Link], chance: Random) -> None
                 stream.full = not stream.full and chance.random() < 0.3
 
 
+async def crowds(stream: Stream, chance: Random) -> None:
+    """Others have all batches open, for moments or for minutes."""
+    while True:
+        stream.crowded = not stream.crowded
+        await passing(chance.choice((0.01, 0.3, 2.0, 60.0)))
+
+
 async def revocations(links: list[Link], chance: Random) -> None:
     """Rights to publish metas come and go, and the connections live on."""
     while True:
@@ -232,6 +239,7 @@ async def history(
     leaders_return: bool,
     copy_begins: int | None,
     early: bool,
+    crowded: bool,
 ) -> tuple[Stream, list[Operation], list[str]]:
     chance = Random(seed)
     replicated = leaders_return or early or seed % 3 > 0
@@ -239,7 +247,8 @@ async def history(
     stream.leaders_return, stream.early = leaders_return, early
     if copy_begins is not None:
         stream.copy_begins, stream.copy_answers = copy_begins, chance.choice((0.1, 0.5, 0.9))
-    links = [Link(stream, chance, atomic=seed % 4 == 0 and not early) for _ in range(CLIENTS)]
+    atomic = crowded or (seed % 4 == 0 and not early)
+    links = [Link(stream, chance, atomic=atomic) for _ in range(CLIENTS)]
     if seed % 2:
         # A commit that comes twice may land after it was refused. That is nobody's promise, and where several
         # send one upload it is not rare. And a server that forgets ids stores what is removed only then.
@@ -248,6 +257,8 @@ async def history(
             link.peers = links
     log: list[Operation] = []
     trouble = asyncio.ensure_future(passing(1e9) if calm else misfortunes(stream, links, chance))
+    if crowded:
+        trouble = asyncio.gather(trouble, crowds(stream, chance))
     count = OPS if mix is KINDS else 2 * OPS
     tasks = links
     if mix is ONE_NAME:  # what one task does is refused while another one's is under way
@@ -268,7 +279,7 @@ async def history(
         if not worker.cancelled() and worker.exception() is not None:
             raise worker.exception()  # type: ignore[misc]
     # Whatever is still on its way arrives; then the one client that is left for certain cleans up.
-    stream.full = False
+    stream.full = stream.crowded = False
     links[0].allowed = True
     links[0].back()
     await passing(300)
@@ -364,6 +375,7 @@ def simulate(
     leaders_return: bool = False,
     copy_begins: int | None = None,
     early: bool = False,
+    crowded: bool = False,
 ) -> tuple[Stream, list[Operation], list[str]]:
     loop = VirtualLoop()
     try:
@@ -371,7 +383,9 @@ def simulate(
             patch("objstore.write.upload_holders.newest_metas", metas),
             patch("natsproto.aio.lifeline.Lifeline.connect_again", nobody_there),
         ):
-            return loop.run_until_complete(history(loop, seed, mix, calm, leaders_return, copy_begins, early))
+            return loop.run_until_complete(
+                history(loop, seed, mix, calm, leaders_return, copy_begins, early, crowded)
+            )
     finally:
         for task in asyncio.all_tasks(loop):
             task.cancel()
@@ -422,6 +436,15 @@ def test_conditions_that_are_checked_early(
 def test_renames_beside_each_other(seed: int, calm: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     _, log, found = simulate(seed, RENAMING, calm=calm)
+    assert not found, "\n".join([*found, *map(str, log)])
+
+
+@pytest.mark.parametrize("mix", [KINDS, RENAMING], ids=["kinds", "renaming"])
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_batches_that_are_refused(seed: int, mix: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
+    """Renames go on in steps: beside those in one batch, and when a batch may have been committed."""
+    caplog.set_level(logging.CRITICAL)
+    _, log, found = simulate(seed, mix, calm=seed % 3 == 0, crowded=True)
     assert not found, "\n".join([*found, *map(str, log)])
 
 

@@ -118,6 +118,7 @@ class Stream:
         self.copied: list[Stored] = []  # what a stream with this one among its sources has
         self.copy_answers = 0.0  # how often a peer has that one answer a request for a message, too
         self.copy_begins = 0  # messages that it had before
+        self.crowded = False  # others have all batches open
         self.early = False  # conditions are checked before what was accepted earlier is stored (2.9)
         self.unseen: dict[int, int] = {}  # metas that were replaced by one that expected another: by which
 
@@ -131,6 +132,9 @@ class Stream:
         batch = fields.get("Nats-Batch-Id")
         if batch is None:
             self.propose([(subject, header, payload)], answer)
+            return
+        if self.crowded and batch not in self.batches:
+            answer({"error": {"code": 429, "err_code": 10210, "description": "too many inflight"}})
             return
         staged = self.batches.setdefault(batch, [])
         if int(fields["Nats-Batch-Sequence"]) != len(staged) + 1:

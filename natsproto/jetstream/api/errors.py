@@ -15,7 +15,7 @@ One class per code that callers act on, all below :class:`natsproto.errors.APIEr
     ├── WrongLastSequenceError       10071, 10164
     ├── StorageFullError             10077, 10002, 10023, 10028, 10047, 10027, 10053, 10122
     ├── MessageTooLargeError         10054, 10097
-    ├── TemporarilyUnavailableError  10008, 10009, 10096, 10158, 10163, 10167
+    ├── TemporarilyUnavailableError  10008, 10009, 10096, 10158, 10163, 10167, 10210, 10211
     └── JetStreamNotEnabledError     10076, 10039
 """
 
@@ -121,10 +121,12 @@ class MessageTooLargeError(APIError):
 class TemporarilyUnavailableError(APIError):
     """A retry may succeed: no leader, too many requests, or the same message id is being processed.
 
-    10096 comes for a consumer of a stream that is being closed: it was deleted, or its server stops.
+    10096 comes for a consumer of a stream that is being closed: it was deleted, or its server stops. 10210
+    and 10211 come while other clients have as many batches open as the server allows; it forgets an
+    unfinished atomic batch after 10 s without a message.
     """
 
-    codes: ClassVar[tuple[int, ...]] = (10008, 10009, 10096, 10158, 10163, 10167)
+    codes: ClassVar[tuple[int, ...]] = (10008, 10009, 10096, 10158, 10163, 10167, 10210, 10211)
 
 
 class JetStreamNotEnabledError(APIError):
@@ -147,10 +149,6 @@ _CLASSES = _by_code()
 
 NO_SUITABLE_PEERS = 10005
 """Error code with lasting reasons (tags, space) and passing ones (a peer that is offline)."""
-
-
-BATCHES_IN_FLIGHT = 10210
-"""Error code for too many unfinished batches; the server forgets them after a few seconds."""
 
 _IN_NO_NAME = re.compile(r"[.*>/\\ \t\r\n\f\ud800-\udfff]")
 """What servers refuse in a name, what would end the subject of a request, and what is no character."""
@@ -177,8 +175,6 @@ def retryable(exc: BaseException) -> bool:
         return True
     if isinstance(exc, APIError) and exc.err_code == NO_SUITABLE_PEERS:
         return "peer offline" in exc.description  # just started, or being replaced
-    if isinstance(exc, APIError) and exc.err_code == BATCHES_IN_FLIGHT:
-        return True
     return isinstance(exc, NatsError) and isinstance(exc, TimeoutError)
 
 

@@ -13,13 +13,13 @@ import pytest
 from objstore import ObjectAlreadyExists, ObjectInfo, ObjectStore, OutcomeUnknownError
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
-from objstore.change.rename import rename
+from objstore.change.rename import _Batches, rename
 from objstore.commit.commit import Conflict
 from objstore.errors import StoreFullError
 from objstore.format.codec import encode_meta
 from objstore.format.marks import RENAMED_FROM, RENAMING
 from objstore.format.naming import meta_subject
-from support.memory_server import ROLL_UP, MemoryServer, error
+from support.memory_server import ROLL_UP, SILENCE, MemoryServer, error
 
 OLD, NEW = meta_subject("b", "a"), meta_subject("b", "new")
 
@@ -231,6 +231,99 @@ async def test_a_server_that_knows_no_batches(
     assert (new.name, new.revision) == ("new", (await store.get_info("new")).revision)
     assert await live(store) == {"new": b"content"}
     assert not bucket.atomic
+
+
+@pytest.fixture
+async def batches(server: MemoryServer) -> Bucket:
+    """A bucket where renames are batches."""
+    await server.bucket(allow_atomic=True)
+    bucket = await bind(server.js, "b")
+    bucket.retry_budget = 0.1
+    return bucket
+
+
+class Crowd:
+    """Refuses the first message of each batch while others have all of them open; notes what is sent."""
+
+    def __init__(self, server: MemoryServer, refused: int = 1 << 31) -> None:
+        self.server = server
+        self.left = refused
+        self.batches = 0
+        self.marks = 0
+        server.on_publish = self
+
+    def __call__(self, subject: str, header: bytes, payload: bytes) -> Any:
+        self.marks += b"Natsproto-Renaming:" in header
+        if b"Nats-Batch-Sequence: 1\r" not in header:
+            return None
+        self.batches += 1
+        self.left -= 1
+        return error(429, 10210, "atomic publish too many inflight") if self.left >= 0 else None
+
+
+async def test_others_keep_all_batches_open(server: MemoryServer, batches: Bucket) -> None:
+    """Steps do the same; and so they do at once, until it is time to look again."""
+    store = ObjectStore(batches)
+    await store.put("a", b"content")
+    crowd = Crowd(server)
+    await store.rename("a", "b")
+    tried = crowd.batches
+    assert tried > 1, "the server may take one a moment later"
+    await store.rename("b", "c")
+    assert await live(store) == {"c": b"content"}
+    assert (crowd.batches, crowd.marks) == (tried, 2)
+    crowd.left = 0
+    batches.remembered(_Batches).open_until = 0.0
+    await store.rename("c", "d")
+    assert await live(store) == {"d": b"content"}
+    assert (crowd.batches, crowd.marks) == (tried + 1, 2)
+    assert server.chunks() == {(await store.get_info("d")).nuid: 1}
+
+
+async def test_a_batch_that_must_wait(server: MemoryServer, batches: Bucket) -> None:
+    batches.retry_budget = 20.0
+    info = await ObjectStore(batches).put("a", b"content")
+    crowd = Crowd(server, refused=2)
+    await rename(batches, info, "new", same)
+    assert (crowd.batches, crowd.marks) == (3, 0)
+    assert await live(ObjectStore(batches)) == {"new": b"content"}
+
+
+async def test_batches_that_are_no_longer_allowed(server: MemoryServer, batches: Bucket) -> None:
+    info = await ObjectStore(batches).put("a", b"content")
+    server.stream().config["allow_atomic"] = False
+    await rename(batches, info, "new", same)
+    assert await live(ObjectStore(batches)) == {"new": b"content"}
+    assert not batches.atomic
+
+
+@pytest.mark.parametrize("refused", [2, 1 << 31])
+async def test_no_steps_after_a_batch_in_doubt(
+    server: MemoryServer, batches: Bucket, refused: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end got no answer: the server may still have it. Only the end of another one tells."""
+    monkeypatch.setattr("objstore.change.rename.BATCH_WAIT", 0.0)
+    info = await ObjectStore(batches).put("a", b"content")
+    batches.js.timeout, batches.retry_budget = 0.02, 0.6 if refused > 2 else 20.0
+    crowd = Crowd(server)
+    crowd.left = 0
+
+    def end(subject: str, header: bytes, payload: bytes) -> Any:
+        if b"Nats-Batch-Commit" not in header:
+            return crowd(subject, header, payload)
+        crowd.left = refused
+        server.on_publish = crowd
+        return SILENCE
+
+    server.on_publish = end
+    if refused > 2:
+        with pytest.raises(OutcomeUnknownError):
+            await rename(batches, info, "new", same)
+        assert await live(ObjectStore(batches)) == {"a": b"content"}
+    else:
+        await rename(batches, info, "new", same)
+        assert (crowd.batches, await live(ObjectStore(batches))) == (4, {"new": b"content"})
+    assert crowd.marks == 0
 
 
 async def test_somebody_else_ends_the_batch(server: MemoryServer, store: ObjectStore) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from natsproto.errors import UnsupportedFeatureError
+from natsproto.jetstream.api.errors import TemporarilyUnavailableError
 from objstore import (
     BadObjectMetaError,
     ObjectStore,
@@ -105,6 +106,19 @@ async def test_what_cannot_be_done(server: MemoryServer, store: ObjectStore) -> 
     await server.bucket("plain")
     with pytest.raises(UnsupportedFeatureError, match="allow_atomic=True"):
         check_atomic(await bind(server.js, "plain"), 1, 1)
+
+
+async def test_others_keep_all_batches_open(server: MemoryServer, store: ObjectStore) -> None:
+    old = await store.put("a", b"old")
+    store.bound_bucket.retry_budget = 0.05
+    full = error(429, 10210, "atomic publish too many inflight")
+    server.on_publish = lambda subject, header, payload: full if b"Nats-Batch" in header else None
+    with pytest.raises(TemporarilyUnavailableError, match="inflight: other clients keep all batches open"):
+        await store.put("a", DATA, atomic=True)
+    assert await store.get("a") == b"old"
+    assert server.chunks() == {old.nuid: 1}
+    await store.put("a", b"", atomic=True)  # one message is all or nothing anyway
+    assert await store.get("a") == b""
 
 
 async def test_somebody_else_ends_the_batch(server: MemoryServer, store: ObjectStore) -> None:

@@ -41,6 +41,8 @@ TABLE = {
     10158: js.TemporarilyUnavailableError,
     10163: js.TemporarilyUnavailableError,
     10167: js.TemporarilyUnavailableError,
+    10210: js.TemporarilyUnavailableError,
+    10211: js.TemporarilyUnavailableError,
     10076: js.JetStreamNotEnabledError,
     10039: js.JetStreamNotEnabledError,
 }
