@@ -16,6 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
+from glob import has_magic
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from fsspec.asyn import AsyncFileSystem, sync
@@ -29,6 +30,7 @@ from ..format.codec import MetaDecodeError
 from ..read.links import OtherBuckets, check_follow_links
 from . import reading
 from .connections import Connections, missing
+from .globs import compiled
 from .options import Environment, connection
 from .oserrors import os_errors
 from .paths import LEVELS, PROTOCOL, is_within, join, may_be_pattern, parents, split, strip
@@ -379,6 +381,43 @@ class FileSystemLists(AsyncFileSystem):
                         if not leave_out or not self._leaves_out(each, exc):
                             raise
         return found
+
+    async def _glob(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        *,
+        detail: bool = False,
+        withdirs: bool = True,
+        **kwargs: object,
+    ) -> list[str] | dict[str, Entry]:
+        check_depth(maxdepth)
+        directories = path.endswith("/")
+        path = strip(path)
+        found: Mapping[str, Entry]
+        if not has_magic(path):
+            found = {path: await self._info(path)} if await self._exists(path) else {}
+        else:
+            matches = compiled(f"{path}/" if directories else path).match
+            directories |= path.endswith("/**")
+            begin = path[: min(path.index(char) for char in "*?[" if char in path)]
+            root = begin[: begin.rfind("/") + 1]
+            levels = path.count("/", len(root)) + 1
+            at = path.find("**")
+            if at < 0:
+                depth: int | None = levels
+            else:
+                depth = None if maxdepth is None else levels - path.count("/", at) - 1 + maxdepth
+            found = cast(
+                Mapping[str, Entry],
+                await self._find(root, depth, withdirs=withdirs, detail=True, prefix=begin[len(root) :]),
+            )
+            found = {
+                each: entry
+                for each, entry in sorted(found.items())
+                if matches(f"{each}/" if directories and entry["type"] == "directory" else each)
+            }
+        return dict(found) if detail else list(found)
 
     def _may_be_pattern(self, path: object, *, removing: bool = False) -> bool:
         """Whether a path that was given may be a pattern.

@@ -100,14 +100,15 @@ class FileSystemReads(FileSystemLists):
         batch_size: int | None = None,
         **kwargs: object,
     ) -> bytes | Exception | dict[str, bytes | Exception]:
-        asked = [path] if isinstance(path, str) else path
+        asked, others = [path] if isinstance(path, str) else path, OtherBuckets()
         looking = recursive or any(map(self._may_be_pattern, asked))
+        if looking and isinstance(path, str) and not recursive:
+            looking = await self._is_pattern(path, others, removing=False)
         if looking:
             entries = await self._expanded(path, recursive=recursive, maxdepth=None)
             files = {each: entry["type"] for each, entry in entries.items() if entry["type"] != "directory"}
         else:
             files = dict.fromkeys(sorted(map(strip, asked)), "file")
-        others = OtherBuckets()
         cat_file: Callable[..., Awaitable[bytes]] = self._cat_file
 
         async def read(each: str) -> bytes:

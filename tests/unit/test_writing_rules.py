@@ -22,8 +22,8 @@ from objstore.commit import discard as _discard
 from objstore.commit.commit import Conflict
 from objstore.commit.renames import commit_meta
 from objstore.format.marks import RENAMED_FROM, RENAMING
-from objstore.write.chunks import ChunkSender
 from objstore.write.doubt import Unrepairable
+from objstore.write.put import Put
 from support.simulation import Link, Stream, VirtualLoop
 
 META = "$O.b.M.YQ=="
@@ -249,7 +249,7 @@ def test_chunks_of_a_half_done_rename_stay() -> None:
 
 def sender_of(world: World, sent: list[bytes]) -> Any:
     """What is left of a put when its chunks were sent."""
-    sender: Any = ChunkSender.__new__(ChunkSender)
+    sender: Any = Put.__new__(Put)
     sender._bucket = world.link.bucket
     sender._nuid, sender._subject = "N", CHUNKS + "N"
     sender._hasher = hashlib.sha256(b"".join(sent))
