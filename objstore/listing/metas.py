@@ -518,21 +518,26 @@ async def _complete(
         seen: subjects that need not be read.
         leader: removals depend on it.
         proven: what no consumer has shown counts as one shows it now.
+
+    Raises:
+        PermissionsViolationError: this user may not read the metas. It says so where that takes more rights
+            because their subjects do not fit into one message.
     """
     found.ordered = False
     subjects = await meta_subjects(bucket)
     if subjects is None:
-        doubted: list[tuple[str, StoredMessage | None]] = []
-        async with aclosing(metas_so_far(bucket, leader=leader)) as messages:
-            async for message in messages:
-                if not proven:
-                    found.stored(message)
-                elif not found.proves(message) and bucket.can_request(message.subject):
-                    doubted.append((message.subject, message))
-        await _store_shown(bucket, found, doubted)
-        if leader and len(found.subjects()) < await most_metas(bucket):
-            raise StaleConnectionError("the leader lists more names than were read")
-        return
+        try:
+            await _complete_in_order(bucket, found, leader, proven)
+            return
+        except PermissionsViolationError as exc:
+            subjects = await meta_subjects(bucket)  # perhaps the connection was lost by accident
+            if subjects is None:
+                raise PermissionsViolationError(
+                    f"the server cannot send the list of all names in bucket {bucket.name!r}: it is too "
+                    f"large, or the connection was lost. Without it, {exc}",
+                    subject=exc.subject,
+                    operation=exc.operation,
+                ) from exc
     every = list(subjects)
     lacking = [each for each in every if each not in seen and bucket.can_request(each)]
     loop = asyncio.get_running_loop()
@@ -563,6 +568,20 @@ async def _complete(
     for each in every:
         if not bucket.can_request(each):  # now it is known what this user may ask for
             found.not_requested(each)
+
+
+async def _complete_in_order(bucket: Bucket, found: _Found, leader: bool, proven: bool) -> None:
+    """As :func:`_complete`, without the list of subjects: read all metas, one after the other."""
+    doubted: list[tuple[str, StoredMessage | None]] = []
+    async with aclosing(metas_so_far(bucket, leader=leader)) as messages:
+        async for message in messages:
+            if not proven:
+                found.stored(message)
+            elif not found.proves(message) and bucket.can_request(message.subject):
+                doubted.append((message.subject, message))
+    await _store_shown(bucket, found, doubted)
+    if leader and len(found.subjects()) < await most_metas(bucket):
+        raise StaleConnectionError("the leader lists more names than were read")
 
 
 async def _store_shown(

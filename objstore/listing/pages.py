@@ -94,11 +94,14 @@ async def names(bucket: Bucket, prefix: str, *, live: bool) -> list[str]:
     """Return every name with a meta message, sorted; see :meth:`ObjectStore.names`."""
     found = None if live else await of_meta_subjects(bucket, _names_of)
     if found is None:
-        found = {
-            info.name
-            for info in await newest_metas(bucket, lambda invalid: None)
-            if not (live and info.deleted)
-        }
+        try:
+            metas = await newest_metas(bucket, lambda invalid: None)
+            found = {info.name for info in metas if not (live and info.deleted)}
+        except PermissionsViolationError:
+            # Who may not read the metas may have their names: perhaps the connection was lost by accident.
+            found = None if live else await of_meta_subjects(bucket, _names_of)
+            if found is None:
+                raise
     return sorted([name for name in found if name.startswith(prefix)] if prefix else found)
 
 

@@ -15,6 +15,7 @@ import pytest
 import natsproto
 from natsproto.errors import PermissionsViolationError
 from natsproto.server import LocalCluster, LocalServer
+from natsproto.testing import CUT, Action, FaultProxy
 from objstore import InvalidMeta, ObjectMeta, ObjectStore, OutcomeUnknownError
 from objstore.bucket.ways import LEADER, REFUSED_FOR
 from objstore.format.codec import encode_meta
@@ -393,6 +394,75 @@ async def test_a_name_that_is_too_long_for_a_request(
                 assert iterated - {name} == {"a"}
                 assert (await opened.status()).count == len(found)
                 assert (await opened.verify()).objects == len(found)
+
+
+@pytest.mark.parametrize("right", ["", "subject", "direct", "leader", "consumer"])
+async def test_a_list_of_names_that_the_server_cannot_send(
+    any_binary: Path, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON writes each of these characters as six. Whoever may read the metas in order needs no list."""
+    most = 1024 * 1024
+    monkeypatch.setattr("natsproto.jetstream.streams.MAX_PENDING", most)
+    config = f"max_pending: {most}\n" + with_few("open", *filter(None, [right]))
+    async with (
+        LocalServer(binary=any_binary, config=config) as server,
+        natsproto.connect(server.url, user="all", password="p") as owner,
+        natsproto.connect(server.url, user="few", password="p") as few,
+    ):
+        store = await owner.jetstream().create_object_store(bucket="b")
+        await store.put("a", b"x")
+        for n in range(most // 12_000):
+            await owner.publish(f"$O.b.M.{n}{'<' * 3900}", b"")
+        await owner.flush()
+        opened = await few.jetstream().object_store("b")
+
+        async def iterated() -> list[str]:
+            return [info.name async for info in opened.iter(on_invalid=lambda invalid: None)]
+
+        async def listed() -> list[str]:
+            return [info.name for info in await opened.list(on_invalid=lambda invalid: None)]
+
+        calls = [opened.names, opened.count, iterated, listed, opened.status, opened.verify]
+        for call in calls:
+            if right in ("", "subject"):
+                with pytest.raises(PermissionsViolationError) as caught:
+                    await call()
+                assert "cannot send the list of all names in bucket 'b': it is too large" in str(caught.value)
+                for way in ("STREAM.MSG.GET.OBJ_b", "DIRECT.GET.OBJ_b", "CONSUMER.CREATE.OBJ_b.>"):
+                    assert f"$JS.API.{way}" in str(caught.value)
+            else:
+                await call()
+        if right not in ("", "subject"):
+            assert await opened.names() == await listed() == await iterated() == ["a"]
+        assert few.stats.reconnects <= 2
+        if right:
+            assert (await opened.get_info("a")).size == 1
+
+
+@pytest.mark.parametrize("right", ["", "subject"])
+async def test_a_connection_that_is_lost_with_a_list(any_binary: Path, right: str) -> None:
+    """The list is asked for again: users with these rights have no other way to read the names."""
+    config = with_few("open", *filter(None, [right]))
+    async with (
+        LocalServer(binary=any_binary, config=config) as server,
+        natsproto.connect(server.url, user="all", password="p") as owner,
+        FaultProxy(server.url) as proxy,
+        natsproto.connect(proxy.url, user="few", password="p") as few,
+    ):
+        await (await owner.jetstream().create_object_store(bucket="b")).put("a", b"x")
+        opened = await few.jetstream().object_store("b")
+        cut = 0
+
+        def hook(event: object, frame: bytes) -> Action | None:
+            nonlocal cut
+            cut += b"subjects_filter" in frame
+            return CUT if cut == 1 and b"subjects_filter" in frame else None
+
+        proxy.to_server = hook
+        for call in [opened.names, opened.list] if right else [opened.names]:
+            cut = 0
+            assert len(await call()) == 1
+            assert cut > 1
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "\u202e", "\xe4"])
