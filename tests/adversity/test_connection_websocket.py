@@ -7,21 +7,32 @@ import re
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import natsproto
+from natsproto.aio import liveness as liveness_module
 from natsproto.aio.connection import Connection
 from natsproto.aio.options import Options
 from natsproto.aio.server_pool import parse_url
-from natsproto.errors import MissingExtraError, NatsError, NoRespondersError, SecureConnectionRequiredError
+from natsproto.errors import (
+    MissingExtraError,
+    NatsError,
+    NoRespondersError,
+    RequestTimeoutError,
+    SecureConnectionRequiredError,
+)
 from natsproto.server import LocalServer
 from natsproto.transport import TransportKind
 from support.calls import Calls
 from support.certs import make_certs
+from support.clock import Clock
+from support.fake_session import turns
 from support.sockets import reserved_port
+from support.waits import eventually
 
 websockets = pytest.importorskip("websockets")
 from websockets.frames import Opcode  # noqa: E402
@@ -262,6 +273,121 @@ async def test_pings_are_answered() -> None:
     async with PeerServer(script) as server, natsproto.connect(server.url) as nc:
         sub = await nc.subscribe("s")
         assert (await sub.next_msg(timeout=10)).data == b"ok"
+
+
+@pytest.mark.parametrize("transport", ["buffered", "streams"])
+@pytest.mark.parametrize("means", ["ping", "probe"])
+async def test_a17_a_large_frame_on_a_slow_link_is_no_silence(means: str, transport: TransportKind) -> None:
+    """Its messages are delivered as they come, and show that the server is alive."""
+    messages = [b"MSG s 1 1000\r\n%b\r\n" % bytes([n] * 1000) for n in range(10)]
+    more = asyncio.Semaphore(0)
+
+    async def script(peer: Peer) -> None:
+        await peer.handshake()
+        await peer.until(b"SUB s 1\r\n")
+        if means == "probe":
+            await peer.until(b"no.answer")
+        size = sum(map(len, messages)) + len(b"PONG\r\n")
+        peer.writer.write(b"\x82\x7e" + size.to_bytes(2, "big"))
+        for message in messages:  # no PONG to whatever is asked
+            await more.acquire()
+            peer.writer.write(message)
+        peer.writer.write(b"PONG\r\n")
+        while True:
+            await peer.event()
+
+    async with PeerServer(script) as server:
+        lost, clock = Calls(), Clock()
+        interval, wait = (5, 5) if means == "ping" else (1000, liveness_module.PROBE_TIMEOUT)
+        async with natsproto.connect(
+            server.url, ping_interval=interval, disconnected_cb=lost, transport=transport
+        ) as nc:
+            sub = await nc.subscribe("s")
+            if means == "probe":
+                with pytest.raises(RequestTimeoutError):
+                    await nc.request("no.answer", timeout=0.05)
+            for n in range(len(messages)):
+                more.release()
+                assert (await sub.next_msg(timeout=10)).data == bytes([n] * 1000)
+                clock.forward(wait)
+                await turns()
+            assert len(lost) == 0
+
+
+class SlowLink:
+    """Passes on what a server sends; once :attr:`slow` is set, in pieces, one for each :meth:`piece`."""
+
+    SIZE = 16_384
+
+    def __init__(self, target: int) -> None:
+        self.slow = False
+        self._target = target
+        self._more = asyncio.Semaphore(0)
+
+    def piece(self) -> None:
+        self._more.release()
+
+    async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(self.SIZE):
+            writer.write(data)
+
+    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not self.slow and (data := await reader.read(self.SIZE)):
+            writer.write(data)
+        while True:
+            data = await reader.readexactly(self.SIZE)
+            await self._more.acquire()
+            writer.write(data)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, onward = await asyncio.open_connection("127.0.0.1", self._target)
+        both = self._up(reader, onward), self._down(behind, writer)
+        ways = [asyncio.create_task(way) for way in both]
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        for end in (writer, onward):
+            end.transport.abort()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
+        try:
+            yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+
+
+async def test_a17_large_messages_of_a_real_server_on_a_slow_link(ws_server: LocalServer) -> None:
+    payloads = [bytes([n]) * 900_000 for n in range(3)]
+    link = SlowLink(port_of(ws_server))
+    lost, clock = Calls(), Clock()
+    async with (
+        link.listening() as url,
+        natsproto.connect(url, disconnected_cb=lost, ping_interval=1000) as nc,
+        natsproto.connect(ws_server.url, ping_interval=1000) as other,
+    ):
+        sub = await nc.subscribe("s")
+        await nc.flush()
+        session = nc.connection.session
+        assert session is not None
+        link.slow = True
+        for payload in (*payloads, bytes(900_000)):  # the last one makes the pieces before it full
+            await other.publish("s", payload)
+        await other.flush()
+        with pytest.raises(RequestTimeoutError):
+            await nc.request("nobody", timeout=0.05)
+        while sub.pending_msgs < len(payloads):
+            reads = session.reads
+            link.piece()
+            await eventually(lambda reads=reads: session.reads > reads or len(lost))  # type: ignore[misc]
+            assert len(lost) == 0
+            clock.forward(liveness_module.PROBE_TIMEOUT)
+            await turns()
+        for payload in payloads:
+            assert (await sub.next_msg(timeout=10)).data == payload
+        assert len(lost) == 0
 
 
 def _close(peer: Peer) -> None:
