@@ -473,6 +473,10 @@ class _Long:
         self.until: float = 0.0
 
 
+class NamesNotSentError(PermissionsViolationError):
+    """This user may read metas by their names only, and the server cannot send the list of all names."""
+
+
 class _TooMany(NatsError):
     """The response does not fit into one message."""
 
@@ -520,8 +524,8 @@ async def _complete(
         proven: what no consumer has shown counts as one shows it now.
 
     Raises:
-        PermissionsViolationError: this user may not read the metas. It says so where that takes more rights
-            because their subjects do not fit into one message.
+        PermissionsViolationError: this user may not read the metas.
+        NamesNotSentError: it takes more rights because their subjects do not fit into one message.
     """
     found.ordered = False
     subjects = await meta_subjects(bucket)
@@ -532,7 +536,7 @@ async def _complete(
         except PermissionsViolationError as exc:
             subjects = await meta_subjects(bucket)  # perhaps the connection was lost by accident
             if subjects is None:
-                raise PermissionsViolationError(
+                raise NamesNotSentError(
                     f"the server cannot send the list of all names in bucket {bucket.name!r}: it is too "
                     f"large, or the connection was lost. Without it, {exc}",
                     subject=exc.subject,

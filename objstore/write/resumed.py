@@ -25,6 +25,7 @@ from ..errors import BadObjectMetaError, IntegrityError, OutcomeUnknownError, St
 from ..format.digest import hex_digest, new_hasher
 from ..format.marks import was_moved
 from ..format.naming import chunk_subject
+from ..listing.metas import NamesNotSentError
 from .chunks import MOST_FOREIGN, SETTLE
 from .doubt import Unrepairable
 from .put import Put
@@ -175,6 +176,11 @@ class ResumedPut(Put):
             if not self._restartable:
                 raise exc.reason or self._unknown() from None
             reason = exc.reason or "those that are there may have been committed before"
+        except NamesNotSentError as exc:
+            await self._abandon(exc)
+            if not self._restartable:
+                raise
+            reason = exc
         except BaseException as exc:
             # Also when our own commit is in doubt, or done: the current meta shows which chunks are surplus.
             self._hurry = isinstance(exc, asyncio.CancelledError)

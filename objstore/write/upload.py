@@ -23,6 +23,7 @@ from ..bucket.operation import check_callback, operation
 from ..errors import BadObjectMetaError, OutcomeUnknownError
 from ..format.chunking import resolve_chunk_size
 from ..format.naming import chunk_subject, is_nuid_of, is_safe_nuid, new_nuid
+from ..listing.metas import NamesNotSentError
 from . import resumed
 from .checks import prepare
 from .resumed import ResumedPut, same_content
@@ -116,7 +117,11 @@ class Upload:
         source = open_source(data)
         holders: Holders | None
         known = holders = Holders(bucket, self.name, self.nuid)
-        holder = await known.begin()
+        holder, unknown = None, ""
+        try:
+            holder = await known.begin()
+        except NamesNotSentError as exc:  # so that nobody can tell whether the chunks were committed
+            unknown = str(exc)
         if holder is not None and holder.name != self.name:
             if await known.is_upload(holder):
                 if await same_content(source, holder):
@@ -130,13 +135,9 @@ class Upload:
                 holder.name,
             )
             holders = None  # another object's meta refers to these chunks: leave them to it
-        elif holder is None and (known.was_deleted or not await self._usable(known)):
+        elif holder is None and (why := unknown or await self._unusable(known)):
             log.warning(
-                "the upload of %r is stored on new chunks, which its token does not know: %s",
-                self.name,
-                "what it stored before was deleted since"
-                if known.was_deleted
-                else "those it has are old, and somebody may still be going on with them",
+                "the upload of %r is stored on new chunks, which its token does not know: %s", self.name, why
             )
             holders = None
         about = (
@@ -178,6 +179,17 @@ class Upload:
             await bucket.purge_chunks(self.nuid)
         elif holder.name != self.name and not await holders.is_upload(holder):
             raise self._held(holder, "they are kept")
+
+    async def _unusable(self, holders: Holders) -> str:
+        """Return why not to continue with this nuid; "" to do so."""
+        if holders.was_deleted:
+            return "what it stored before was deleted since"
+        try:
+            if await self._usable(holders):
+                return ""
+        except NamesNotSentError as exc:
+            return str(exc)
+        return "those it has are old, and somebody may still be going on with them"
 
     async def _usable(self, holders: Holders) -> bool:
         """Whether to continue with this nuid. Chunks that are too old are removed first.

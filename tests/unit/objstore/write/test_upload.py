@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from objstore import BadObjectMetaError, ObjectStore, OutcomeUnknownError
+from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.numbered import GOES_ON, GONE
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject, new_nuid
+from objstore.listing import metas
 from objstore.write.upload import VERSION, Upload, begin, resume
 from support.memory_server import MemoryServer, error
 from support.uploads import without_secret
@@ -53,6 +55,33 @@ async def test_the_token_comes_before_the_first_byte(server: MemoryServer, bucke
     assert (info.nuid, info.description, info.metadata["k"]) == (upload.nuid, "d", "v")
     assert await upload.stored() == 26
     assert "upload of 'a'" in repr(upload).lower()
+
+
+@pytest.mark.parametrize("refused", ["", "STREAM.MSG.GET", "DIRECT.GET"])
+async def test_where_the_list_of_names_cannot_be_sent(
+    server: MemoryServer,
+    store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    refused: str,
+) -> None:
+    """Others choose names: then nobody without a consumer can tell whether the chunks were committed."""
+    await store.put("other", b"x")
+    upload = begun(await bind(server.js, "b"))
+    await interrupted(server, upload)
+
+    async def cut(*_: object) -> None:
+        raise metas._TooMany("the server closed the connection")
+
+    monkeypatch.setattr(metas, "_subjects", cut)
+    server.refused = {"CONSUMER.CREATE", refused}
+    bucket = await bind(server.js, "b")
+    info = await resume(bucket, "a", upload.token).send(DATA)
+    assert "the server cannot send the list of all names" in caplog.text
+    assert info.nuid != upload.nuid
+    assert server.chunks()[upload.nuid] == 5, "somebody may need them"
+    server.refused = set()
+    assert await store.get("a") == DATA
 
 
 async def test_what_is_stored_stays_and_is_gone_on_with(
