@@ -9,6 +9,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, TypeVar
 
+from natsproto.aio.callbacks import BoundedLog
 from natsproto.errors import AuthorizationError, NatsError
 from natsproto.jetstream.api.errors import retryable
 
@@ -87,7 +88,7 @@ class Several:
     ) -> list[T]:
         """Do something with each item, and return the results; raise the first error when all are done.
 
-        Of several items, each failure is logged as a warning when it occurs.
+        Of several items, each failure is logged as a warning when it occurs, but no more than ten per second.
 
         Args:
             items: what to work on.
@@ -96,10 +97,12 @@ class Several:
             skipped: errors of single items that do not matter.
         """
 
+        bounded = BoundedLog(log)
+
         async def ends(number: int, exc: Exception) -> bool:
             all_end = await self._ends_all(exc)
             if len(items) > 1 and (all_end or not isinstance(exc, skipped)):
-                log.warning("%r failed: %s", label(items[number]), exc)
+                bounded.warning("failures of one call", "%r failed: %s", label(items[number]), exc)
             return all_end
 
         found, ended = await run_each(map(work, items), self._at_once, ends)
