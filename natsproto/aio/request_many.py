@@ -82,9 +82,11 @@ class _Slot(ReplySlot):
     # -- the reading side -------------------------------------------------------------------------
 
     def on_reply(self, rest: bytes, msg: WireMsg) -> None:
-        self._answered = True
+        answered, self._answered = self._answered, True
         options = self._connection.options
         if (status := status_in(msg)) is not None:
+            if status == 503 and answered:
+                return  # a server says that nobody listens at once, or not at all
             self.status = msg
             name = self.subject.decode("utf-8", "replace")
             self.end("status", NoRespondersError(name) if status == 503 else None)

@@ -198,6 +198,16 @@ async def test_by_a_status(server: FakeServer) -> None:
     assert nothing_left(server)
 
 
+async def test_nobody_after_somebody(server: FakeServer) -> None:
+    """A server says that nobody listens at once, or not at all: this is another responder's."""
+    responses = server.client.request_many("a", max_messages=2)
+    answer(server, b"1")
+    server.reply(server.pubs[-1], b"", NOBODY)
+    answer(server, b"2")
+    assert await rest_of(responses) == [b"1", b"2"]
+    assert responses.ended_by == "max_messages"
+
+
 async def test_what_is_no_status(server: FakeServer) -> None:
     """As for a request: with a payload, or of a stored message, it is an answer like any other."""
     responses = server.client.request_many("a", max_messages=3)
