@@ -49,7 +49,7 @@ PIECE = 16 * 1024
 
 MAX_FRAMES = PIECE // 8
 """Frames in one piece. The smallest that a server has reason to send, PING, has 8 bytes. A flood of smaller
-ones (down to 2 bytes) would block the loop: a frame costs about 40 microseconds, whatever its size."""
+ones (down to 2 bytes) would block the loop: a frame costs up to 40 microseconds, whatever its size."""
 
 
 class WebSocketTransport:

@@ -110,6 +110,7 @@ BROKEN = {
     "reserved bit in a ping": (b"\xc9\x01", b"x", "reserved bits"),
     "masked": (b"\x82", b"\x81\0\0\0\0x", "incorrect masking"),
     "masked and empty": (b"\x82", b"\x80\0\0\0\0", "incorrect masking"),
+    "a long masked ping": (b"\x89", b"\xfe\x00\x7e", "incorrect masking"),
     "masked ping": (b"\x89", b"\x80\0\0\0\0", "incorrect masking"),
     **{
         f"opcode {code}": (bytes((0x80 | code,)), b"\x01x", "invalid opcode")
