@@ -44,7 +44,7 @@ A server ends a connection for which more than its ``max_pending`` waits, 64 MiB
 connection does fails for a moment, and what was under way counts as delivered.
 """
 
-UNLIMITED_BYTES = 32 * 1024 * 1024
+UNLIMITED_BYTES = 16 * 1024 * 1024
 """Bytes of as many of the largest messages as a pull asks for where it cannot limit the bytes."""
 
 ENVELOPE = 8 * 1024
@@ -137,7 +137,7 @@ def bounds(info: ConsumerInfo, batch: int, max_payload: int) -> tuple[int, int |
 
     A message that does not fit costs one of its deliveries where a server puts it back wrongly: before
     nats-server 2.10.16 if it is a redelivery, and on any with the policy ``last_per_subject``. There, fewer
-    messages are asked for. Such servers are told by the level of their API, which is new in 2.11.
+    messages are asked for. Later servers are told by the level of their API, which is new in 2.11.
     """
     largest = max_payload + ENVELOPE
     if batch * largest <= MOST_BYTES:
@@ -145,7 +145,8 @@ def bounds(info: ConsumerInfo, batch: int, max_payload: int) -> tuple[int, int |
     config = _config(info)
     metadata = config.get("metadata")
     puts_back = isinstance(metadata, dict) and API_LEVEL in metadata
-    if not puts_back or config.get("deliver_policy") == "last_per_subject":
+    once = config.get("ack_policy") == "none"
+    if not (puts_back or once) or config.get("deliver_policy") == "last_per_subject":
         return min(batch, max(1, UNLIMITED_BYTES // largest)), None
     most, limit = max(MOST_BYTES, largest), config.get("max_bytes")
     return batch, min(most, limit) if is_number(limit) and limit > 0 else most

@@ -332,7 +332,7 @@ class PullConsumer:
                 whatever the ack policy: the message that does not fit is never delivered (seen with
                 nats-server 2.9.10 and 2.15.1). Before nats-server 2.10.16, one that is delivered again loses
                 a delivery so. Other consumers begin the next batch with it. By default, those that would
-                lose it, and all before nats-server 2.11, are asked for fewer messages at a time instead: 31,
+                lose it, and all before nats-server 2.11, are asked for fewer messages at a time instead: 15,
                 if ``max_payload`` is 1 MiB. Then ``fetch`` asks again until it has 8 MiB.
             no_wait: return at once with the messages that are available.
             idle_heartbeat: seconds, at most half of ``timeout``: that often the server reports that it is

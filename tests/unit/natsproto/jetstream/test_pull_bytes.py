@@ -44,12 +44,15 @@ def asked(pulled: Pulled) -> list[tuple[int, int | None]]:
         ({**NEW, "max_bytes": 9 * MIB}, 100, MIB, (100, MOST_BYTES)),
         ({**NEW, "max_bytes": -1}, 100, MIB, (100, MOST_BYTES)),
         ({**NEW, "max_bytes": 1000}, 2, MIB, (2, None)),
-        ({**NEW, "deliver_policy": "last_per_subject"}, 100, MIB, (31, None)),
+        ({**NEW, "deliver_policy": "last_per_subject"}, 100, MIB, (15, None)),
         ({**NEW, "deliver_policy": "last_per_subject"}, 10, MIB, (10, None)),
-        ({}, 100, MIB, (31, None)),
-        ({"metadata": None}, 100, MIB, (31, None)),
+        ({}, 100, MIB, (15, None)),
+        ({"metadata": None}, 100, MIB, (15, None)),
         ({}, 100, 128 * KIB, (100, None)),
         ({}, 100, 64 * MIB, (1, None)),
+        ({"ack_policy": "explicit"}, 100, MIB, (15, None)),
+        ({"ack_policy": "none"}, 100, MIB, (100, MOST_BYTES)),  # nothing is delivered again
+        ({"ack_policy": "none", "deliver_policy": "last_per_subject"}, 100, MIB, (15, None)),
     ],
 )
 def test_bounds(config: dict[str, Any], batch: int, payload: int, expected: tuple[int, int | None]) -> None:
@@ -129,21 +132,21 @@ class TestFewerMessages:
         pulled.answers = [lambda pub: self.full(pulled, pub)]
         found = await pulled.consumer.fetch(100, timeout=40)
         assert [msg.seq for msg in found] == list(range(1, 101))
-        assert asked(pulled) == [(31, None), (31, None), (31, None), (7, None)]
+        assert asked(pulled) == 6 * [(15, None)] + [(10, None)]
         expiries = [request["expires"] for request in pulled.requests]
         assert expiries == sorted(set(expiries), reverse=True)
         assert pulled.requests[-1]["idle_heartbeat"] == 5_000_000_000
 
     async def test_or_until_there_is_no_more(self, pulled: Pulled) -> None:
-        pulled.answers = [pulled.says(31), pulled.says(5, "404 No Messages")]
-        assert len(await pulled.consumer.fetch(100, no_wait=True)) == 36
+        pulled.answers = [pulled.says(15), pulled.says(5, "404 No Messages")]
+        assert len(await pulled.consumer.fetch(100, no_wait=True)) == 20
         assert [sorted(request) for request in pulled.requests] == 2 * [["batch", "no_wait"]]
 
     async def test_or_until_it_has_enough(self, pulled: Pulled, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("natsproto.jetstream.consumers.MOST_BYTES", 100)
         pulled.answers = [lambda pub: self.full(pulled, pub)]
         found = await pulled.consumer.fetch(1000)
-        assert len(found) == 62
+        assert len(found) == 45
         assert sum(len(msg.data) for msg in found) >= 100
 
     @pytest.mark.parametrize("how", ["status", "lost", "closed"])
@@ -164,12 +167,12 @@ class TestFewerMessages:
 
         pulled.now(None)
         pulled.answers = [first, end]
-        assert len(await pulled.consumer.fetch(100)) == 31
+        assert len(await pulled.consumer.fetch(100)) == 15
 
     async def test_an_iteration(self, pulled: Pulled) -> None:
         pulled.answers = [lambda pub: self.full(pulled, pub)]
         assert len(await pulled.read(100)) == 100
-        assert asked(pulled) == 4 * [(31, None)]
+        assert asked(pulled) == 7 * [(15, None)]
 
     async def test_bytes_of_the_caller(self, pulled: Pulled) -> None:
         pulled.answers = [pulled.says(8, FULL)]
