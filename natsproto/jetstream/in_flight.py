@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from natsproto.aio.connection import Connection
+    from ..aio.connection import Connection
 
-LIMIT = 32 * 1024 * 1024
-"""Bytes that all reads of one connection may have requested and not received; one request may exceed it."""
+LIMIT = 24 * 1024 * 1024
+"""Bytes that all reads of one connection may have requested and not received; one request may exceed it.
+
+It is less than half of ``max_pending``: what a server writes at once waits, by its count, until all of it is
+written. Meanwhile the client has most of it, and asks for as much again.
+"""
 
 FIRST = 8 * 1024 * 1024
 """The limit of a new connection: it grows while answers come quickly, and shrinks where they come slowly.
@@ -50,8 +54,12 @@ class InFlight:
             self.bytes += size
         return room
 
-    async def wait(self, size: int) -> None:
-        """Wait for room, as long as answers to others come; then count the request."""
+    async def wait(self, size: int, patience: float | None = None) -> None:
+        """Wait for room, as long as answers to others come; then count the request.
+
+        Args:
+            patience: seconds without such an answer; default: :data:`PATIENCE`.
+        """
         if self.take(size):
             return
         waiter = asyncio.get_running_loop().create_future()
@@ -59,7 +67,7 @@ class InFlight:
         try:
             while not waiter.done():
                 before = self._answers
-                await asyncio.wait([waiter], timeout=PATIENCE)
+                await asyncio.wait([waiter], timeout=patience or PATIENCE)
                 if not waiter.done() and self._answers == before:
                     self._waiting.remove((size, waiter))
                     self.bytes += size
@@ -78,9 +86,9 @@ class InFlight:
         finally:
             self.release(size, asyncio.get_running_loop().time() - began)
 
-    def flow(self, size: int) -> Flow:
+    def flow(self, size: int, patience: float | None = None) -> Flow:
         """Return the share of a delivery of so many bytes: a server sends up to 32 MiB ahead."""
-        return Flow(self, min(max(1, size), LIMIT))
+        return Flow(self, min(max(1, size), LIMIT), patience)
 
     def release(self, size: int, seconds: float) -> None:
         """The answer to a request has come, or is not waited for any more; it took so many seconds."""
@@ -112,16 +120,17 @@ class InFlight:
 class Flow:
     """A delivery that begins and pauses."""
 
-    __slots__ = ("_began", "_count", "_size")
+    __slots__ = ("_began", "_count", "_patience", "_size")
 
-    def __init__(self, count: InFlight, size: int) -> None:
+    def __init__(self, count: InFlight, size: int, patience: float | None) -> None:
         self._count = count
         self._size = size
+        self._patience = patience
         self._began = 0.0
 
     async def begin(self) -> None:
         """Wait for room, then count it."""
-        await self._count.wait(self._size)
+        await self._count.wait(self._size, self._patience)
         self._began = asyncio.get_running_loop().time()
 
     def end(self) -> None:

@@ -40,6 +40,8 @@ from .direct_get import (
     status_error,
     stored_message,
 )
+from .in_flight import LIMIT as IN_FLIGHT
+from .in_flight import in_flight
 from .requests import ASKED_AGAIN, ApiRequests
 
 if TYPE_CHECKING:
@@ -212,6 +214,9 @@ class MessageReads(ApiRequests):
         next one begins at the last ``seq + 1``. A server older than 2.11 answers with one message without
         ``num_pending``.
 
+        All batches and object reads of a connection ask for at most 24 MiB at a time; further ones wait for
+        their turn. So the server need not end the connection because too much waits for it.
+
         Args:
             seq: the lowest sequence (default 1).
             start_time: instead of it, the earliest time at which they were stored, by the server's clock.
@@ -264,6 +269,7 @@ class MessageReads(ApiRequests):
                 sense; or no subject was given.
             BadSubjectError: one of ``subjects`` is none.
             MessageNotFoundError: no message matches.
+            MaxPayloadError: the subjects are too many bytes for a request; nothing was sent.
             APIError: more than 1024 subjects match (413), or the server is older (408).
             RequestTimeoutError: nothing came for ``timeout``, or a message was lost on the way.
             UnsupportedFeatureError: the server is too old for ``seq`` or ``up_to_time``.
@@ -337,7 +343,10 @@ class MessageReads(ApiRequests):
         since: datetime | None = None,
         ends: list[BatchSlot] | None = None,
     ) -> AsyncGenerator[StoredMessage, None]:
-        """Yield the messages of one batch, and leave the slot in ``ends`` if it was complete."""
+        """Yield the messages of one batch, and leave the slot in ``ends`` if it was complete.
+
+        It counts towards what is on its way to the connection until it has come, not until it is read.
+        """
         loop = asyncio.get_running_loop()
         queue: deque[StoredMessage] = deque()
         ended: list[NatsError | None] = []
@@ -353,29 +362,43 @@ class MessageReads(ApiRequests):
 
         def on_done(exc: NatsError | None) -> None:
             ended.append(exc)
+            flow.end()
             wake()
 
         subject = self.subject(f"DIRECT.GET.{check_name('stream', stream)}")
         connection = self.client.connection
         connection.check_open()
         connection.check_headers("direct get")
+        request = dumps(document)
+        connection.check_size(0, len(request))
         mux, may_answer = connection.mux, partial(self._may_answer, stream)
+        largest = connection.max_payload  # the last message may exceed the limit
+        size = min((max_bytes or IN_FLIGHT) + largest, most * largest)
+        flow = in_flight(connection).flow(size, self.timeout)
 
-        def ask() -> CheckedBatch:
-            slot = CheckedBatch(
-                subject, on_message, on_done, stream, document, may_answer, most=most, max_bytes=max_bytes
-            )
-            mux.open(slot)
-            connection.publish(subject, dumps(document), slot.inbox)
-            return slot
-
-        slot = ask()
+        slot: CheckedBatch | None = None
         try:
             while True:
+                if slot is None:
+                    await flow.begin()
+                    connection.check_open()
+                    slot = CheckedBatch(
+                        subject,
+                        on_message,
+                        on_done,
+                        stream,
+                        document,
+                        may_answer,
+                        most=most,
+                        max_bytes=max_bytes,
+                    )
+                    mux.open(slot)
+                    connection.publish(subject, request, slot.inbox)
                 while queue:
                     message = queue.popleft()
                     if message.num_pending is None:
                         _since(since, message)
+                        flow.end()
                     yield message
                     if message.num_pending is None:
                         return  # a server without batches
@@ -389,7 +412,7 @@ class MessageReads(ApiRequests):
                     mux.close(slot)
                     await self._is_copy(stream, slot.unknown)
                     ended.clear()
-                    slot = ask()
+                    slot = None
                     continue
                 waiter = loop.create_future()
                 try:
@@ -402,7 +425,9 @@ class MessageReads(ApiRequests):
                         f"a batch read of {stream!r} stalled for {seconds(self.timeout)} s: {what}"
                     ) from None
         finally:
-            mux.close(slot)
+            if slot is not None:
+                mux.close(slot)
+            flow.end()
 
     async def delete_message(self, stream: str, seq: int, *, erase: bool = False) -> None:
         """Delete one message; ``erase`` overwrites it on disk as well."""

@@ -25,6 +25,7 @@ from natsproto.jetstream.api.answers import STREAM_INFO
 from natsproto.jetstream.api.codec import dumps, loads
 from natsproto.jetstream.api.errors import api_error
 from natsproto.jetstream.direct_get import header_bytes, header_int
+from natsproto.jetstream.in_flight import in_flight
 
 from ..bucket.counts import counts_from
 from ..bucket.message_reads import MessageRead
@@ -32,7 +33,6 @@ from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT_FIRST
 from ..format.memory import BytesTarget
 from ..format.naming import chunk_subject
 from .feed import DEFAULT_WINDOW
-from .in_flight import in_flight
 from .window import PROGRESS
 
 if TYPE_CHECKING:

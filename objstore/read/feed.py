@@ -21,6 +21,7 @@ from natsproto.errors import (
 )
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.direct_get import header_int
+from natsproto.jetstream.in_flight import InFlight, in_flight
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from ..bucket.bucket import Bucket
@@ -34,7 +35,6 @@ from ..format.assembly import Unfit
 from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .doubled import doubled_chunks
-from .in_flight import InFlight, in_flight
 from .late_copies import late_copies
 from .parts import Missing, Part, Sink, WrongPlace, damaged
 from .window import Window

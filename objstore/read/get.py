@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
 from natsproto.errors import NatsError, PermissionsViolationError
+from natsproto.jetstream.in_flight import in_flight
 
 from ..bucket.bucket import RECHECK_DELAYS, Bucket
 from ..bucket.message_reads import MessageRead, last_of
@@ -26,7 +27,6 @@ from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .doubled import doubled_chunks
 from .feed import DEFAULT_WINDOW, ChunkFeed
-from .in_flight import in_flight
 from .late_copies import late_copies
 from .links import FollowLinks, check_follow_links, resolve
 from .lookup import live_info

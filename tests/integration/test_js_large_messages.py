@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import natsproto
-from natsproto.jetstream import consumers
+from natsproto.jetstream import consumers, in_flight
 from natsproto.jetstream.api.models import ConsumerConfig, StreamConfig
 from natsproto.jetstream.api.statuses import MaxBytesError
 from natsproto.jetstream.context import JetStreamContext
@@ -145,3 +145,24 @@ async def test_priority_groups(js: JetStreamContext, policy: str) -> None:
                 break
     assert found == list(range(1, COUNT + 1))
     assert (reader.pin_id is not None) is (policy == "pinned_client")
+
+
+@pytest.mark.parametrize("js", ["new"], indirect=True)
+async def test_many_batches_at_once(js: JetStreamContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_flight, "FIRST", 2 * MIB)
+    monkeypatch.setattr(in_flight, "LIMIT", 3 * MIB)
+    await js.update_stream({**(await js.stream_info("S")).config.to_json(), "allow_direct": True})
+
+    async def batches() -> int:
+        count = seq = 0
+        while count < COUNT:
+            async for msg in js.get_batch("S", seq=seq + 1, max_bytes=1 * MIB):
+                count, seq = count + 1, msg.seq
+        return seq
+
+    async def newest() -> int:
+        return len([msg.seq async for msg in js.get_last_messages("S", ["s.>"], max_bytes=1 * MIB)])
+
+    found = await asyncio.gather(*[read() for read in 10 * (batches, newest)])
+    assert found == 20 * [COUNT]
+    assert in_flight.in_flight(js.client.connection).bytes == 0

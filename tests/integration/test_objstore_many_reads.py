@@ -8,8 +8,8 @@ import os
 import pytest
 
 import natsproto
+from natsproto.jetstream import in_flight
 from natsproto.server import LocalServer
-from objstore.read import in_flight
 
 MIB = 1024 * 1024
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from objstore.read import in_flight as _in_flight
-from objstore.read.in_flight import FIRST, LIMIT, QUICK, SLOW, InFlight, in_flight
+from natsproto.jetstream import in_flight as _in_flight
+from natsproto.jetstream.in_flight import FIRST, LIMIT, QUICK, SLOW, InFlight, in_flight
 from support.fake_session import turns
 
 HALF = FIRST // 2
