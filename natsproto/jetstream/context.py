@@ -118,6 +118,12 @@ class JetStreamContext(StreamManagement, MessageReads, Publishing):
         Without a ``deliver_subject``, a named consumer that exists keeps its own, and a new one gets an inbox
         of this client. With a ``deliver_group``, each message goes to one of those that bind to the consumer.
 
+        Set ``flow_control`` and ``idle_heartbeat`` in the configuration where messages may be large or many.
+        Without them the server sends as fast as it can, and ends a connection that does not keep up: when
+        more than its ``max_pending`` waits, 64 MiB. What was under way counts as delivered: with the ack
+        policy ``none`` it is lost, else it comes again after ``ack_wait``, until ``max_deliver`` is reached.
+        Flow control takes the right to publish to ``$JS.FC.STREAM.>``.
+
         Args:
             pending_msgs_limit, pending_bytes_limit: limits of the queue (default: 524288 messages, and the
                 client's bytes).
