@@ -39,6 +39,7 @@ from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_chunks_subject, all_meta_subject
 from .decode import OnInvalid, meta_reader, read_stored, report_invalid, warn_invalid
 from .in_order import metas_so_far
+from .room import room_for
 from .shown import each_shown
 
 if TYPE_CHECKING:
@@ -304,15 +305,19 @@ async def _round(bucket: Bucket, found: _Found) -> bool:
     # for the last ones, 15 ms for 10 000 names. Consumers of 2.9 skip fewer with "last_per_subject".
     policy = "last_per_subject" if bucket.replicated or bucket.consumers_skip else "all"
     proof: MessageRead | None = None
+    subject = all_meta_subject(bucket.name)
     try:
-        async with Collector(
-            bucket,
-            all_meta_subject(bucket.name),
-            on_message,
-            policy,
-            after=found.cursor or None,
-            other_way=bucket.ways.allowed(LEADER) or bucket.ways.allowed(DIRECT),
-        ) as reading:
+        async with (
+            room_for(bucket, subject, after=found.cursor),
+            Collector(
+                bucket,
+                subject,
+                on_message,
+                policy,
+                after=found.cursor or None,
+                other_way=bucket.ways.allowed(LEADER) or bucket.ways.allowed(DIRECT),
+            ) as reading,
+        ):
             expected = (await reading.start()).num_pending
             if received >= expected:
                 reading.finish()
@@ -485,7 +490,8 @@ async def _subjects(bucket: Bucket, subject: str, look: bool) -> dict[str, int]:
     if look and not _fit(await bucket.js.stream_info(bucket.stream)):
         raise _TooMany("the subjects are too long for a page of them")
     try:
-        return await bucket.js.stream_subjects(bucket.stream, subject)
+        async with room_for(bucket, subject, names=True):
+            return await bucket.js.stream_subjects(bucket.stream, subject)
     except (RemoteProtocolError, StaleConnectionError) as exc:
         # A page of 100 000 long names ends the connection. Whatever the cause, there are other ways to read.
         raise _TooMany(str(exc)) from exc

@@ -18,6 +18,7 @@ from natsproto.errors import (
     StaleConnectionError,
 )
 from natsproto.jetstream.api.errors import ConsumerNotFoundError, retryable
+from natsproto.jetstream.in_flight import in_flight
 from natsproto.jetstream.ordered import DELETE_TIMEOUT, forget_consumers
 from natsproto.jetstream.pull import PullConsumer
 from natsproto.subjects import secret_name
@@ -312,12 +313,13 @@ class _Pages:
                 if not self._left or not self._due:
                     return []
                 batch = self._batch
-                page = await self._consumer.fetch(
-                    batch,
-                    timeout=bucket.js.timeout,
-                    max_bytes=PAGE_BYTES if batch > 1 else None,
-                    no_wait=True,
-                )
+                async with in_flight(bucket.connection).during(PAGE_BYTES):
+                    page = await self._consumer.fetch(
+                        batch,
+                        timeout=bucket.js.timeout,
+                        max_bytes=PAGE_BYTES if batch > 1 else None,
+                        no_wait=True,
+                    )
                 taken = self._take(page)
                 if len(page) < batch and self._left:
                     # Perhaps the byte limit was reached. With "last_per_subject" the server (2.15) then skips

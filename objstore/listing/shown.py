@@ -30,6 +30,7 @@ from ..bucket.ways import ANY_WAY
 from ..format.models import ObjectInfo
 from ..format.naming import all_meta_subject
 from .decode import meta_reader
+from .room import room_for
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
@@ -98,14 +99,17 @@ async def _show(
         for _ in range(SHOWN):
             received, pending, end = 0, -1, after
             bare.clear()
-            async with Collector(
-                bucket,
-                subject,
-                on_message,
-                policy,
-                after=after or None,
-                other_way=True,
-            ) as reading:
+            async with (
+                room_for(bucket, subject, after=after),
+                Collector(
+                    bucket,
+                    subject,
+                    on_message,
+                    policy,
+                    after=after or None,
+                    other_way=True,
+                ) as reading,
+            ):
                 pending = (await reading.start()).num_pending
                 if received < pending:
                     await reading.ended
