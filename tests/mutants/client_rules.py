@@ -223,6 +223,30 @@ MUTANTS = (
         "unit/natsproto/jetstream/test_pull_claims.py::test_ends_before_their_time",
     ),
     Mutant(
+        "large-messages-wait-at-the-server",
+        "natsproto/jetstream/consumers.py",
+        "if batch * largest <= MOST_BYTES:",
+        "if True:",
+        "a server ends a connection for which too much waits",
+        "unit/natsproto/jetstream/test_pull_bytes.py::test_bounds",
+    ),
+    Mutant(
+        "what-does-not-fit-is-lost",
+        "natsproto/jetstream/consumers.py",
+        "if not (puts_back or once) or",
+        "if",
+        "an old server counts a delivery that did not fit",
+        "unit/natsproto/jetstream/test_pull_bytes.py::test_bounds",
+    ),
+    Mutant(
+        "batches-take-no-turns",
+        "natsproto/jetstream/reads.py",
+        "await flow.begin()",
+        "pass",
+        "a server ends a connection for which too much waits",
+        "unit/natsproto/jetstream/test_reads_at_once.py::test_they_take_turns",
+    ),
+    Mutant(
         "any-stream-ends-a-batch",
         "natsproto/jetstream/fast_batch.py",
         "            except (RemoteProtocolError, WrongStreamError) as exc:\n"
