@@ -20,7 +20,8 @@ from ..format.marks import MOVED, RENAMING, was_moved
 from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_meta_subject, is_safe_nuid, meta_subject
 from ..listing.in_order import metas_so_far
-from ..listing.metas import AT_ONCE, PAGE, all_subjects, each_newest, most_metas
+from ..listing.metas import PAGE, all_subjects, most_metas
+from ..listing.newest import AT_ONCE, each_newest
 from ..listing.shown import show_metas
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ to look for: where consumers can be had, a meta counts as one has delivered it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
@@ -39,6 +39,7 @@ from ..format.models import InvalidMeta, ObjectInfo
 from ..format.naming import all_chunks_subject, all_meta_subject
 from .decode import OnInvalid, meta_reader, read_stored, report_invalid, warn_invalid
 from .in_order import metas_so_far
+from .newest import each_newest
 from .room import room_for
 from .shown import each_shown
 
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg
 
 T = TypeVar("T")
-
-AT_ONCE = 64
-"""Reads of single metas in flight at once."""
 
 PAGE = 100_000
 """Subjects that the server puts on one page."""
@@ -606,46 +604,3 @@ async def _store_shown(
             elif not found.proves(message):
                 found.stored(message)
     return gone
-
-
-async def each_newest(
-    bucket: Bucket, subjects: list[str], at_once: int = AT_ONCE, ways: tuple[str, ...] = ANY_WAY
-) -> AsyncGenerator[tuple[str, StoredMessage | None], None]:
-    """Yield the newest messages of many subjects from the leader, with several requests in flight.
-
-    Those that cannot be requested are left out.
-    """
-    for at in range(0, len(subjects), at_once):
-        part = list(filter(bucket.can_request, subjects[at : at + at_once]))
-        pending: list[MessageRead] = []
-        try:
-            try:
-                pending.extend(bucket.leader_read(subject, ways=ways) for subject in part)
-            except NatsError as exc:
-                if not retryable(exc):
-                    raise
-            for index, subject in enumerate(part):
-                begun = pending[index] if index < len(pending) and not bucket.old.index_broken else None
-                try:
-                    message = await _finish(bucket, subject, begun, ways)
-                except PermissionsViolationError:
-                    if ways is not ANY_WAY or bucket.can_request(subject):
-                        raise
-                    continue  # it is too long for the ways that are left
-                yield subject, message
-        finally:
-            for request in pending:
-                request.close()
-
-
-async def _finish(
-    bucket: Bucket, subject: str, pending: MessageRead | None, ways: tuple[str, ...] = ANY_WAY
-) -> StoredMessage | None:
-    """Return the response to a started leader read; request it again where that may help."""
-    if pending is not None:
-        try:
-            return await pending.wait()
-        except NatsError as exc:
-            if not retryable(exc):
-                raise
-    return await bucket.leader_message(subject, ways)

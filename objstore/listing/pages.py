@@ -31,15 +31,14 @@ from ..format.naming import all_meta_subject, decode_meta_name
 from ..format.records import Record
 from .decode import OnInvalid, meta_reader, read_stored, report_invalid, warn_invalid
 from .metas import (
-    AT_ONCE,
     LeaderEnd,
-    each_newest,
     finish_following,
     following,
     meta_subjects,
     newest_metas,
     of_meta_subjects,
 )
+from .newest import AT_ONCE, each_newest
 from .shown import each_shown, show_newest
 
 if TYPE_CHECKING:

@@ -75,9 +75,16 @@ async def show_metas(
 
 
 async def _show(
-    bucket: Bucket, subject: str, take: Callable[[WireMsg, Delivery], None], after: int = 0
+    bucket: Bucket,
+    subject: str,
+    take: Callable[[WireMsg, Delivery], None],
+    after: int = 0,
+    size: int | None = None,
 ) -> None:
-    """Pass what a consumer delivers to a callback, perhaps several times; see :func:`show_metas`."""
+    """Pass what a consumer delivers to a callback, perhaps several times; see :func:`show_metas`.
+
+    ``size``: bytes of what it delivers, if they are known.
+    """
     check_shows(bucket)
     received, pending, end, last = 0, -1, after, 0
     policy = "last_per_subject"
@@ -100,7 +107,7 @@ async def _show(
             received, pending, end = 0, -1, after
             bare.clear()
             async with (
-                room_for(bucket, subject, after=after),
+                room_for(bucket, subject, after=after, size=size),
                 Collector(
                     bucket,
                     subject,
@@ -189,7 +196,7 @@ async def show_newest(bucket: Bucket, subject: str, answer: StoredMessage | None
     loop = asyncio.get_running_loop()
     deadline, pauses = loop.time() + bucket.retry_budget, list(CATCH_UP)
     while True:
-        await _show(bucket, subject, take)
+        await _show(bucket, subject, take, size=0 if answer is None else len(answer.data))
         if answer is None or not bucket.replicated or (newest is not None and newest.seq >= answer.seq):
             return newest
         if not pauses:

@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..format.codec import MetaDecodeError
 from ..format.naming import chunk_subject, is_safe_nuid
-from ..listing.metas import each_newest
+from ..listing.newest import each_newest
 from ..read.late_copies import late_copies
 from .reports import GcReport, Orphan
 from .sourced import arrived_until, is_sourced

@@ -16,7 +16,7 @@ from natsproto.jetstream.pull import PullConsumer
 from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
 from objstore.bucket.ways import CONSUMER, Ways
 from objstore.format.naming import meta_subject
-from objstore.listing.metas import each_newest
+from objstore.listing.newest import each_newest
 from objstore.listing.pages import PAGE, _Pages
 
 TREE = ["a.txt", "dir/b.txt", "dir/sub/c.txt", "dir/sub/d.txt", "other/e.txt", "dirx"]

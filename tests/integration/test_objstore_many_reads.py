@@ -37,3 +37,27 @@ async def test_the_connection_lasts(monkeypatch: pytest.MonkeyPatch, way: str) -
             assert set(found) == {data[1:] if way == "ranges" else data}
             assert client.stats.reconnects == 0
             assert in_flight.in_flight(client.connection).bytes == 0
+
+
+@pytest.mark.parametrize("what", ["list", "iter"])
+async def test_many_lists_of_large_metas(new_server: LocalServer, bucket_name: str, what: str) -> None:
+    """Others decide how large metas are; each list could have 32 MiB on its way."""
+    async with asyncio.timeout(60), natsproto.connect(new_server.url) as client:
+        js = client.jetstream()
+        store = await js.create_object_store(bucket_name)
+        good = await store.put("good", b"x")
+        for number in range(50):
+            await js.publish(f"$O.{bucket_name}.M.x{number}", bytes(MIB - 100))
+        reconnects = client.stats.reconnects
+
+        async def listed() -> int:
+            invalid: list[object] = []
+            lists = store.list if what == "list" else store.iter
+            found = lists(on_invalid=invalid.append)
+            infos = await found if what == "list" else [info async for info in found]
+            assert [info.name for info in infos] == [good.name]
+            return len(invalid)
+
+        assert set(await asyncio.gather(*(listed() for _ in range(6)))) == {50}
+        assert client.stats.reconnects == reconnects
+        await js.delete_object_store(bucket_name)

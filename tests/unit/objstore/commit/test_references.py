@@ -15,7 +15,7 @@ from objstore.commit.references import References
 from objstore.format.codec import MetaDecodeError, encode_meta
 from objstore.format.models import InvalidMeta, ObjectInfo, plain_info
 from objstore.format.naming import meta_subject, new_nuid
-from objstore.listing.metas import AT_ONCE
+from objstore.listing.newest import AT_ONCE
 from support.memory_server import MemoryServer, Stored
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

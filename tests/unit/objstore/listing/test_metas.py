@@ -18,7 +18,7 @@ from objstore.bucket.ways import CONSUMER, DELIVERIES, Ways
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject, meta_subjects
 from objstore.listing.in_order import metas_so_far
-from objstore.listing.metas import LeaderEnd, each_newest, newest_metas, subjects_at_once
+from objstore.listing.metas import LeaderEnd, newest_metas, subjects_at_once
 from objstore.listing.metas import meta_subjects as subjects_of
 from support.fake_session import turns
 from support.memory_server import BEGAN, NO_MESSAGE, ROLL_UP, SILENCE, MemoryServer, Stored, error
@@ -352,20 +352,6 @@ async def test_consumers_of_which_nothing_comes(
     bucket.retry_budget = 0.2
     with pytest.raises(RequestTimeoutError, match="made no progress"):  # there is no other way
         await newest_metas(bucket)
-
-
-async def test_each_newest(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
-    infos = await fill(store, 5)
-    subjects = [meta_subject("b", info.name) for info in infos]
-    asked = [*subjects[:3], "$O.b.M.nothing", "$O.b.M.\udcff", *subjects[3:]]
-    found = {
-        subject: message and message.seq async for subject, message in each_newest(bucket, asked, at_once=2)
-    }
-    assert found == {**{subjects[n]: infos[n].revision for n in range(5)}, "$O.b.M.nothing": None}
-    answers = each_newest(bucket, subjects)
-    await anext(answers)
-    await answers.aclose()
-    assert len(server.connection.mux) == 0
 
 
 @pytest.mark.parametrize(

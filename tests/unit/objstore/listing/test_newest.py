@@ -1,0 +1,53 @@
+"""Many single messages: how many are requested at once depends on how large they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from natsproto.jetstream.in_flight import in_flight
+from objstore import ObjectStore
+from objstore.bucket.bucket import Bucket
+from objstore.format.naming import meta_subject
+from objstore.listing import newest
+from objstore.listing.newest import AT_ONCE, each_newest
+from support.memory_server import MemoryServer
+
+
+async def test_each(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
+    infos = [await store.put(f"n{number}", b"") for number in range(5)]
+    subjects = [meta_subject("b", info.name) for info in infos]
+    asked = [*subjects[:3], "$O.b.M.nothing", "$O.b.M.\udcff", *subjects[3:]]
+    found = {
+        subject: message and message.seq async for subject, message in each_newest(bucket, asked, at_once=2)
+    }
+    assert found == {**{subjects[n]: infos[n].revision for n in range(5)}, "$O.b.M.nothing": None}
+    answers = each_newest(bucket, subjects)
+    await anext(answers)
+    await answers.aclose()
+    assert len(server.connection.mux) == 0
+
+
+@pytest.mark.parametrize(("size", "most"), [(100, AT_ONCE), (1024 * 1024, 7)])
+async def test_others_decide_how_large_they_are(
+    server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, size: int, most: int
+) -> None:
+    parts: list[int] = []
+    read = newest._newest_of
+
+    async def noted(bucket: Bucket, subjects: list[str], *args: object) -> object:
+        parts.append(len(subjects))
+        assert in_flight(bucket.connection).bytes
+        return await read(bucket, subjects, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(newest, "_newest_of", noted)
+    subjects = [meta_subject("b", f"{number}") for number in range(200)]
+    for subject in subjects:
+        server.put_raw(subject, b"x" * size)
+    found = [subject async for subject, message in each_newest(bucket, subjects) if message is not None]
+    assert found == subjects
+    assert parts[0] == 8, "nothing is known yet"
+    assert max(parts[1:]) == most
+    parts.clear()
+    assert len([each async for each in each_newest(bucket, subjects[:100])]) == 100
+    assert max(parts) == most
+    assert in_flight(bucket.connection).bytes == 0
