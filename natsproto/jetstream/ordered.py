@@ -20,7 +20,7 @@ a consumer may be old. The stream's sequence decides: no message is passed on tw
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -164,6 +164,7 @@ class OrderedConsumer:
         on_idle: called at a heartbeat: everything delivered so far has been received and nothing is due.
         on_restart: called when a consumer is abandoned; destinations reserved for payloads that never
             arrived may be reused.
+        before: awaited before another consumer is created; that is no time without progress.
         placer: returns the destination of a large payload; called when its control line arrives, so messages
             before it may not have been passed on yet.
         deliver_policy: ``"all"``, ``"last"``, ``"last_per_subject"``, ``"new"`` or ``"by_start_sequence"``.
@@ -198,6 +199,7 @@ class OrderedConsumer:
     __slots__ = (  # see Session: more than 30 attributes
         "_answering",
         "_backoff",
+        "_before",
         "_budget",
         "_connection",
         "_created",
@@ -248,6 +250,7 @@ class OrderedConsumer:
         on_failure: Callable[[BaseException], None],
         on_idle: Callable[[], None] | None = None,
         on_restart: Callable[[], None] | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
         placer: Callable[[WireMsg, int], Target] | None = None,
         deliver_policy: str = "all",
         start_seq: int | None = None,
@@ -271,6 +274,7 @@ class OrderedConsumer:
         self._on_failure = on_failure
         self._on_idle = on_idle
         self._on_restart = on_restart
+        self._before = before
         self._placer = placer
         self._policy = deliver_policy
         self._start_seq = start_seq
@@ -407,7 +411,7 @@ class OrderedConsumer:
         Otherwise all of that would stay in memory until the next garbage collection.
         """
         self.on_message = self._on_failure = self._on_idle = self._on_restart = _nothing
-        self._placer = None
+        self._placer = self._before = None
 
     def wants(self, subject: bytes) -> bool:
         """Whether the filter lets a subject through."""
@@ -643,6 +647,10 @@ class OrderedConsumer:
             else:
                 await asyncio.sleep(self._backoff.seconds)
                 self._backoff.grow()
+            if self._before is not None:
+                began = self.loop.time()
+                await self._before()
+                self._deadline += self.loop.time() - began
             self.restarts += 1
             limit = max(self._deadline, self.loop.time() + LAST_ATTEMPT)
             try:

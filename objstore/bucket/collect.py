@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from natsproto.wire import Msg as WireMsg
 
     from .bucket import Bucket
+    from .room import Room
 
 HEARTBEAT = 1.0
 """Seconds between the heartbeats of a consumer that has nothing to deliver."""
@@ -47,6 +48,7 @@ class Collector:
         after: begin after this sequence, instead.
         headers_only: deliver no payloads.
         single: deliver one message only.
+        room: the share of what it delivers in what is on its way to the connection.
         other_way: raise :class:`SilentConsumer`, instead of trying for as long as the retry budget.
 
     Attributes:
@@ -64,6 +66,7 @@ class Collector:
         headers_only: bool = False,
         single: bool = False,
         other_way: bool = False,
+        room: Room | None = None,
     ) -> None:
         self._bucket = bucket
         self.restarted: bool = False
@@ -76,6 +79,7 @@ class Collector:
             on_failure=self._fail,
             on_idle=self.finish,
             on_restart=partial(self._restart, other_way),
+            before=None if room is None else room.again,
             deliver_policy=deliver_policy if after is None else "by_start_sequence",
             start_seq=None if after is None else after + 1,
             heartbeat=HEARTBEAT,

@@ -31,6 +31,7 @@ from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.counts import count_from
 from ..bucket.message_reads import MessageRead
+from ..bucket.room import LATER, Room
 from ..bucket.shown import CATCH_UP
 from ..bucket.unheard import UnheardConsumers
 from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT, LEADER
@@ -40,7 +41,6 @@ from ..format.naming import all_chunks_subject, all_meta_subject
 from .decode import OnInvalid, meta_reader, read_stored, report_invalid, warn_invalid
 from .in_order import metas_so_far
 from .newest import each_newest
-from .room import room_for
 from .shown import each_shown
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ async def _round(bucket: Bucket, found: _Found) -> bool:
     subject = all_meta_subject(bucket.name)
     try:
         async with (
-            room_for(bucket, subject, after=found.cursor),
+            Room(bucket, subject, size=LATER if found.cursor else None) as room,
             Collector(
                 bucket,
                 subject,
@@ -314,6 +314,7 @@ async def _round(bucket: Bucket, found: _Found) -> bool:
                 policy,
                 after=found.cursor or None,
                 other_way=bucket.ways.allowed(LEADER) or bucket.ways.allowed(DIRECT),
+                room=room,
             ) as reading,
         ):
             expected = (await reading.start()).num_pending
@@ -488,7 +489,7 @@ async def _subjects(bucket: Bucket, subject: str, look: bool) -> dict[str, int]:
     if look and not _fit(await bucket.js.stream_info(bucket.stream)):
         raise _TooMany("the subjects are too long for a page of them")
     try:
-        async with room_for(bucket, subject, names=True):
+        async with Room(bucket, subject, names=True):
             return await bucket.js.stream_subjects(bucket.stream, subject)
     except (RemoteProtocolError, StaleConnectionError) as exc:
         # A page of 100 000 long names ends the connection. Whatever the cause, there are other ways to read.

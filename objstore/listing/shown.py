@@ -24,13 +24,13 @@ from ..bucket.at_once import run_all
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.counts import counts_from
+from ..bucket.room import LATER, Room
 from ..bucket.shown import CATCH_UP, check_shows
 from ..bucket.unheard import UnheardConsumers
 from ..bucket.ways import ANY_WAY
 from ..format.models import ObjectInfo
 from ..format.naming import all_meta_subject
 from .decode import meta_reader
-from .room import room_for
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
@@ -86,6 +86,7 @@ async def _show(
     ``size``: bytes of what it delivers, if they are known.
     """
     check_shows(bucket)
+    size = LATER if after else size
     received, pending, end, last = 0, -1, after, 0
     policy = "last_per_subject"
     bare: dict[str, int] = {}  # the sequences of messages that seem to have lost their payloads, by subject
@@ -107,7 +108,7 @@ async def _show(
             received, pending, end = 0, -1, after
             bare.clear()
             async with (
-                room_for(bucket, subject, after=after, size=size),
+                Room(bucket, subject, size=size) as room,
                 Collector(
                     bucket,
                     subject,
@@ -115,6 +116,7 @@ async def _show(
                     policy,
                     after=after or None,
                     other_way=True,
+                    room=room,
                 ) as reading,
             ):
                 pending = (await reading.start()).num_pending

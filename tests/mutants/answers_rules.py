@@ -64,8 +64,8 @@ MUTANTS = (
     Mutant(
         "listed-by-an-answer",
         "objstore/listing/shown.py",
-        "        await _show(bucket, subject, take)\n        if",
-        "        newest = answer\n        if",
+        "        await _show(bucket, subject, take, size=0 if answer is None else len(answer.data))\n",
+        "        newest = answer\n",
         "the leader's answer may be another stream's: a meta is listed when a consumer shows it",
         "unit/objstore/listing/test_metas.py::test_what_another_streams_leader_answers",
     ),

@@ -162,8 +162,8 @@ MUTANTS = (
     Mutant(
         "deleted-and-stored-again",
         "objstore/write/upload.py",
-        "(known.was_deleted or not await self._usable(known))",
-        "(not await self._usable(known))",
+        "        if holders.was_deleted:\n",
+        "        if False:\n",
         "what was deleted is stored again on another nuid",
         UPLOADS + "test_sent_again_after_it_was_deleted",
     ),

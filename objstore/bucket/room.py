@@ -1,0 +1,91 @@
+"""Lists take turns with what else a connection reads: others decide how large the metas of a bucket are."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from natsproto.jetstream.in_flight import LIMIT, Flow, in_flight
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from natsproto.aio.connection import Connection
+
+    from .bucket import Bucket
+
+KNOWN_FOR = 60.0
+"""Seconds for which a list is taken for as large as the last one; then it may take all the room again."""
+
+LATER = 1024 * 1024
+"""Bytes that the metas which were stored during a list are taken to have."""
+
+MOST_KNOWN = 1000
+"""Lists of a connection whose sizes are known."""
+
+# By connection, since handles are cheap to make: how many bytes came during the last list of a kind, and how
+# long that counts.
+_sizes: WeakKeyDictionary[Connection, dict[tuple[str, str, bool], tuple[int, float]]] = WeakKeyDictionary()
+
+
+class Room:
+    """The share of one list in what is on its way to a connection, while a block runs.
+
+    It is taken for as large as the last one: what else came meanwhile counts, too. If the connection is lost,
+    perhaps because it was larger, it goes on as one that needs all the room: alone.
+
+    Args:
+        bucket: the bucket to list.
+        subject: the subject with wildcards that is read.
+        names: only the subjects are listed, in one answer.
+        size: the bytes that come, if they are known.
+    """
+
+    def __init__(self, bucket: Bucket, subject: str, *, names: bool = False, size: int | None = None) -> None:
+        self._connection = bucket.connection
+        self._key = None if size is not None else (bucket.stream, subject, names)
+        self._known = _sizes.setdefault(self._connection, {})
+        if self._key is not None:
+            last, until = self._known.get(self._key, (LIMIT, 0.0))
+            size = last if self._connection.loop.time() < until else LIMIT
+        self._size = max(1, min(size or 0, LIMIT))
+        self._flow: Flow | None = None
+        self._epoch = self._before = 0
+
+    async def __aenter__(self) -> Self:
+        await self._take()
+        self._before = self._connection.stats.in_bytes
+        return self
+
+    async def again(self) -> None:
+        """Before a consumer is replaced by another one: wait for all the room, if the connection was lost."""
+        if self._size < LIMIT and self._was_lost:
+            self._end()
+            self._size = LIMIT
+            await self._take()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        lost = self._was_lost
+        self._end()
+        if self._key is not None and (lost or kind is None):  # else it may have been ended early
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            size = LIMIT if lost else self._connection.stats.in_bytes - self._before
+            self._known[self._key] = size, self._connection.loop.time() + KNOWN_FOR
+
+    @property
+    def _was_lost(self) -> bool:
+        return self._connection.session is None or self._connection.epoch != self._epoch
+
+    async def _take(self) -> None:
+        self._flow = in_flight(self._connection).flow(self._size)
+        await self._flow.begin()
+        self._epoch = self._connection.epoch
+
+    def _end(self) -> None:
+        flow, self._flow = self._flow, None
+        if flow is not None:
+            flow.end()
