@@ -291,15 +291,17 @@ class NatsObjectFileSystem(FileSystemReads):
         levels: int = 0,
         removing: bool = False,
     ) -> list[Move]:
+        found = await self._expanded(
+            path1, recursive=recursive, maxdepth=maxdepth, levels=levels, removing=removing
+        )
+        one = isinstance(path1, str) and strip(path1) in found  # it is a name
         return plan(
             path1,
-            await self._expanded(
-                path1, recursive=recursive, maxdepth=maxdepth, levels=levels, removing=removing
-            ),
+            found,
             path2,
             into=into,
             only_files=isinstance(path1, str) and (not recursive or maxdepth is not None),
-            pattern=self._may_be_pattern(path1, removing=removing),
+            pattern=self._may_be_pattern(path1, removing=removing) and not one,
         )
 
     async def _remote_plan(

@@ -100,6 +100,20 @@ def test_patterns_may_be_asked_for(fs: NatsObjectFileSystem, tmp_path: Path) -> 
     assert fs.find("b") == ["b/x"]
 
 
+def test_a_name_that_looks_like_a_pattern_is_copied_as_a_name(
+    fs: NatsObjectFileSystem, tmp_path: Path
+) -> None:
+    fs.pipe_file("b/report[1].pdf", b"1")
+    fs.get("b/report[1].pdf", str(tmp_path / "out.pdf"))
+    assert (tmp_path / "out.pdf").read_bytes() == b"1"
+    fs.cp("b/report[1].pdf", "b/copy.pdf")
+    assert fs.cat("b/copy.pdf") == b"1"
+    of_the_same(fs, patterns=True).mv("b/report[1].pdf", "b/moved.pdf")
+    assert fs.find("b") == ["b/copy.pdf", "b/moved.pdf"]
+    fs.get("b/mov*.pdf", str(tmp_path / "all"))
+    assert (tmp_path / "all" / "moved.pdf").exists()
+
+
 @pytest.mark.parametrize("do", ["cp", "mv"])
 def test_an_object_called_like_a_directory_goes_alone(fs: NatsObjectFileSystem, do: str) -> None:
     """Lists of the directory above show the object; pyarrow moves everything with recursive=True."""
