@@ -29,6 +29,12 @@ FIRST = 8 * 1024 * 1024
 A server also ends a connection that takes longer than 10 s for what is written to it (``write_deadline``).
 """
 
+SMALL = 256 * 1024
+"""Bytes up to which a request does not stand in the queue of larger ones, but in one of its own."""
+
+FOR_SMALL = 8 * 1024 * 1024
+"""Bytes that small ones may have requested and not received, besides the limit."""
+
 QUICK, SLOW = 1.0, 4.0
 """Seconds for the answer to a request, below which the limit grows, and above which it shrinks."""
 
@@ -37,18 +43,25 @@ PATIENCE = 60.0
 
 
 class InFlight:
-    """Counts the bytes that the reads of one connection wait for. Who comes first is served first."""
+    """Counts the bytes that the reads of one connection wait for. Who comes first is served first.
 
-    __slots__ = ("_answers", "_waiting", "bytes", "limit")
+    Small ones have a count of their own: somebody's large lists or objects would delay all that is done.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_answers", "_most", "_small", "_waiting", "bytes", "limit")
+
+    def __init__(self, *, small: bool = False) -> None:
         self.bytes: int = 0
-        self.limit: int = FIRST
+        self.limit: int = FOR_SMALL if small else FIRST
+        self._most = FOR_SMALL if small else LIMIT
+        self._small = None if small else InFlight(small=True)
         self._answers = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def take(self, size: int) -> bool:
         """Count a request if there is room for it now."""
+        if self._small is not None and size <= SMALL:
+            return self._small.take(size)
         room = not self._waiting and self._fits(size)
         if room:
             self.bytes += size
@@ -61,6 +74,9 @@ class InFlight:
             patience: seconds without such an answer; default: :data:`PATIENCE`.
         """
         if self.take(size):
+            return
+        if self._small is not None and size <= SMALL:
+            await self._small.wait(size, patience)
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append((size, waiter))
@@ -90,14 +106,21 @@ class InFlight:
         """Return the share of a delivery of so many bytes: a server sends up to 32 MiB ahead."""
         return Flow(self, min(max(1, size), LIMIT), patience)
 
-    def release(self, size: int, seconds: float) -> None:
-        """The answer to a request has come, or is not waited for any more; it took so many seconds."""
+    def release(self, size: int, seconds: float, came: int | None = None) -> None:
+        """The answer to a request has come, or is not waited for any more; it took so many seconds.
+
+        Args:
+            came: bytes of it, if not all that were counted.
+        """
+        if self._small is not None and size <= SMALL:
+            self._small.release(size, seconds, came)
+            return
         self.bytes -= size
         self._answers += 1
         if seconds < QUICK:
-            self.limit = min(LIMIT, self.limit + size)
+            self.limit = min(self._most, self.limit + (size if came is None else came))
         elif seconds > SLOW:
-            self.limit = max(size, self.limit // 2)
+            self.limit = max(min(size, self.limit), self.limit // 2)
         self._wake()
 
     def _fits(self, size: int) -> bool:
@@ -133,11 +156,11 @@ class Flow:
         await self._count.wait(self._size, self._patience)
         self._began = asyncio.get_running_loop().time()
 
-    def end(self) -> None:
-        """It is paused, or over. Idempotent."""
+    def end(self, came: int | None = None) -> None:
+        """It is paused, or over, after so many bytes. Idempotent."""
         began, self._began = self._began, 0.0
         if began:
-            self._count.release(self._size, asyncio.get_running_loop().time() - began)
+            self._count.release(self._size, asyncio.get_running_loop().time() - began, came)
 
 
 _in_flight: WeakKeyDictionary[Connection, InFlight] = WeakKeyDictionary()

@@ -55,7 +55,6 @@ class Room:
 
     async def __aenter__(self) -> Self:
         await self._take()
-        self._before = self._connection.stats.in_bytes
         return self
 
     async def again(self) -> None:
@@ -73,19 +72,23 @@ class Room:
         if self._key is not None and (lost or kind is None):  # else it may have been ended early
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
-            size = LIMIT if lost else self._connection.stats.in_bytes - self._before
+            size = LIMIT if lost else self._came
             self._known[self._key] = size, self._connection.loop.time() + KNOWN_FOR
 
     @property
     def _was_lost(self) -> bool:
         return self._connection.session is None or self._connection.epoch != self._epoch
 
+    @property
+    def _came(self) -> int:
+        return self._connection.stats.in_bytes - self._before
+
     async def _take(self) -> None:
         self._flow = in_flight(self._connection).flow(self._size)
         await self._flow.begin()
-        self._epoch = self._connection.epoch
+        self._epoch, self._before = self._connection.epoch, self._connection.stats.in_bytes
 
     def _end(self) -> None:
         flow, self._flow = self._flow, None
         if flow is not None:
-            flow.end()
+            flow.end(self._came)

@@ -21,7 +21,7 @@ AT_ONCE = 64
 """Reads of single messages in flight at once."""
 
 BYTES_AT_ONCE = 8 * 1024 * 1024
-"""Bytes that they may bring, by the largest of the last ones."""
+"""Bytes that they may bring, by :class:`_Known`."""
 
 UNKNOWN = 1024 * 1024
 """Bytes that one may have while nothing is known."""
@@ -31,7 +31,7 @@ SMALLEST = 512
 
 
 class _Known:
-    """The size of the largest of the last ones."""
+    """The size of the largest of the last ones. It sinks slowly: the next ones may be larger again."""
 
     def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
         self.size: int = UNKNOWN
@@ -52,7 +52,7 @@ async def each_newest(
         async with in_flight(bucket.connection).during(max(1, min(LIMIT, known.size * len(part)))):
             answers = await _newest_of(bucket, part, ways)
         sizes = [len(each.data) for _, each in answers if each is not None]
-        known.size = SMALLEST + max(sizes, default=known.size)
+        known.size = max(SMALLEST + max(sizes, default=0), known.size * 7 // 8)
         for answer in answers:
             yield answer
 

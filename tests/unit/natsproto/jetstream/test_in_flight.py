@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from natsproto.jetstream import in_flight as _in_flight
-from natsproto.jetstream.in_flight import FIRST, LIMIT, QUICK, SLOW, InFlight, in_flight
+from natsproto.jetstream.in_flight import FIRST, FOR_SMALL, LIMIT, QUICK, SLOW, SMALL, InFlight, in_flight
 from support.fake_session import turns
 
 HALF = FIRST // 2
+LARGE = SMALL + 1
 
 
 class Connection(SimpleNamespace):
@@ -30,12 +31,12 @@ def test_what_fits_is_taken_at_once() -> None:
     count = InFlight()
     assert count.take(HALF)
     assert count.take(HALF)
-    assert not count.take(1)
+    assert not count.take(LARGE)
     count.release(HALF, 2.0)
-    assert count.take(1)
+    assert count.take(LARGE)
     alone = InFlight()
     assert alone.take(FIRST + 1)  # a window of any size can be read
-    assert not alone.take(1)
+    assert not alone.take(LARGE)
 
 
 async def test_the_first_one_is_served_first() -> None:
@@ -50,13 +51,13 @@ async def test_the_first_one_is_served_first() -> None:
 
     async def free() -> None:
         await turns()
-        assert not order  # nor is the small one served, although it would fit
-        assert not count.take(1)
+        assert not order  # nor is the smaller one served, although it would fit
+        assert not count.take(LARGE)
         count.release(HALF, 2.0)
 
-    reads = [read("large", FIRST), read("small", 1), *[read(f"{number}", HALF) for number in range(3)]]
+    reads = [read("large", FIRST), read("smaller", LARGE), *[read(f"{number}", HALF) for number in range(3)]]
     await asyncio.gather(*reads, free())
-    assert order == ["large", "small", "0", "1", "2"]
+    assert order == ["large", "smaller", "0", "1", "2"]
     assert count.bytes == 0
 
 
@@ -118,6 +119,36 @@ def test_the_limit_follows_the_link() -> None:
         count.bytes += HALF
         count.release(HALF, SLOW * 2)
     assert count.limit == HALF  # one request at a time
+    count.bytes += LIMIT
+    count.release(LIMIT, SLOW * 2)
+    assert count.limit == HALF, "a slow answer raises no limit"
+    count.bytes += LIMIT
+    count.release(LIMIT, QUICK / 2, came=1000)
+    assert count.limit == HALF + 1000, "a quick one as much as came"
     count.bytes += HALF
     count.release(HALF, (QUICK + SLOW) / 2)
-    assert count.limit == HALF
+    assert count.limit == HALF + 1000
+
+
+async def test_small_ones_have_a_queue_of_their_own() -> None:
+    """Neither waits for the other kind, however many of it there are."""
+    count = InFlight()
+    assert count.take(LIMIT)
+    large = asyncio.ensure_future(count.wait(LIMIT))
+    await turns()
+    most = FOR_SMALL // SMALL
+    for _ in range(most):
+        assert count.take(SMALL)
+    assert not count.take(1)
+    small = asyncio.ensure_future(count.wait(SMALL))
+    await turns()
+    count.release(SMALL, 2.0)
+    await small
+    assert not large.done()
+    count.release(LIMIT, 2.0)
+    await large
+    for _ in range(most):
+        count.release(SMALL, 2.0)
+    count.release(LIMIT, 2.0)
+    assert count.bytes == 0
+    assert all(count.take(SMALL) for _ in range(most))

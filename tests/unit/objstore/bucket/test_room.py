@@ -14,6 +14,7 @@ from support.fake_session import turns
 from support.memory_server import MemoryServer
 
 ALL = "$O.b.M.>"
+MEGABYTE = 1_000_000
 
 
 async def test_the_first_goes_alone(bucket: Bucket) -> None:
@@ -41,9 +42,9 @@ async def test_a_size_is_known_for_some_time(bucket: Bucket, monkeypatch: pytest
     count = in_flight(bucket.connection)
     async with Room(bucket, ALL):
         assert count.bytes == LIMIT
-        bucket.connection.stats.in_bytes += 1000
+        bucket.connection.stats.in_bytes += MEGABYTE
     async with Room(bucket, ALL):
-        assert count.bytes == 1000
+        assert count.bytes == MEGABYTE
     async with Room(bucket, ALL, names=True):
         assert count.bytes == LIMIT, "another list"
     monkeypatch.setattr(room, "KNOWN_FOR", -1.0)
@@ -55,8 +56,8 @@ async def test_a_size_is_known_for_some_time(bucket: Bucket, monkeypatch: pytest
 
 async def test_one_name_of_a_known_size(bucket: Bucket) -> None:
     count = in_flight(bucket.connection)
-    async with Room(bucket, "$O.b.M.YQ==", size=1000), Room(bucket, "$O.b.M.Yg==", size=0):
-        assert count.bytes == 1001
+    async with Room(bucket, "$O.b.M.YQ==", size=MEGABYTE), Room(bucket, "$O.b.M.Yg==", size=0):
+        assert count.bytes == MEGABYTE
     assert not room._sizes[bucket.connection]
 
 
@@ -70,19 +71,19 @@ async def test_few_are_remembered(bucket: Bucket, monkeypatch: pytest.MonkeyPatc
 
 async def test_a_list_that_was_ended_early_tells_no_size(bucket: Bucket) -> None:
     async with Room(bucket, ALL):
-        bucket.connection.stats.in_bytes += 1000
+        bucket.connection.stats.in_bytes += MEGABYTE
     with pytest.raises(asyncio.CancelledError):
         async with Room(bucket, ALL):
             raise asyncio.CancelledError
     async with Room(bucket, ALL):
-        assert in_flight(bucket.connection).bytes == 1000
+        assert in_flight(bucket.connection).bytes == MEGABYTE
 
 
 async def test_after_the_connection_was_lost_each_goes_on_alone(server: MemoryServer, bucket: Bucket) -> None:
     """Perhaps it was lost because they were larger than the last one; and all go on at the same time."""
     count = in_flight(bucket.connection)
     async with Room(bucket, ALL):
-        bucket.connection.stats.in_bytes += 1000
+        bucket.connection.stats.in_bytes += MEGABYTE
     running = most = 0
     begun = asyncio.Barrier(4)
 
@@ -103,7 +104,7 @@ async def test_after_the_connection_was_lost_each_goes_on_alone(server: MemorySe
     tasks = [asyncio.create_task(one()) for _ in range(3)]
     async with asyncio.timeout(10):
         await begun.wait()
-        assert count.bytes == 3000
+        assert count.bytes == 3 * MEGABYTE
         server.connection.session = None
         await begun.wait()
         await asyncio.gather(*tasks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from natsproto.jetstream.in_flight import in_flight
@@ -27,26 +29,27 @@ async def test_each(server: MemoryServer, store: ObjectStore, bucket: Bucket) ->
     assert len(server.connection.mux) == 0
 
 
-@pytest.mark.parametrize(("size", "most"), [(100, AT_ONCE), (1024 * 1024, 7)])
+@pytest.mark.parametrize(("size", "most"), [(100, AT_ONCE), (1024 * 1024 - 512, 8)])
 async def test_others_decide_how_large_they_are(
     server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, size: int, most: int
 ) -> None:
     parts: list[int] = []
+    data = b"x" * size
     read = newest._newest_of
 
     async def noted(bucket: Bucket, subjects: list[str], *args: object) -> object:
         parts.append(len(subjects))
-        assert in_flight(bucket.connection).bytes
         return await read(bucket, subjects, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(newest, "_newest_of", noted)
-    subjects = [meta_subject("b", f"{number}") for number in range(200)]
+    subjects = [meta_subject("b", f"{number}") for number in range(700)]
     for subject in subjects:
-        server.put_raw(subject, b"x" * size)
+        server.put_raw(subject, data)
     found = [subject async for subject, message in each_newest(bucket, subjects) if message is not None]
     assert found == subjects
     assert parts[0] == 8, "nothing is known yet"
-    assert max(parts[1:]) == most
+    assert max(parts) == most
+    assert all(later <= earlier * 8 / 7 + 1 for earlier, later in pairwise(parts))
     parts.clear()
     assert len([each async for each in each_newest(bucket, subjects[:100])]) == 100
     assert max(parts) == most
