@@ -27,7 +27,6 @@ from .filesystem_reads import FileSystemReads, progress_of
 from .moving import (
     Move,
     check_files,
-    check_one,
     check_targets,
     directory_of,
     local_plan,
@@ -292,7 +291,7 @@ class NatsObjectFileSystem(FileSystemReads):
         removing: bool = False,
     ) -> list[Move]:
         found = await self._expanded(
-            path1, recursive=recursive, maxdepth=maxdepth, levels=levels, removing=removing
+            path1, recursive=recursive, maxdepth=maxdepth, levels=levels, removing=removing, apart=True
         )
         one = isinstance(path1, str) and strip(path1) in found  # it is a name
         return plan(
@@ -324,8 +323,6 @@ class NatsObjectFileSystem(FileSystemReads):
             moves = await self._plan(
                 path1, strip(path2), recursive=recursive, maxdepth=maxdepth, into=into, removing=removing
             )
-            if isinstance(path1, str) and len(moves) > 1:
-                check_one(path1, moves)
         else:
             pairs = zip(map(strip, path1), map(strip, path2), strict=True)
             moves = [Move(source, target, False) for source, target in pairs]

@@ -465,6 +465,7 @@ class FileSystemLists(AsyncFileSystem):
         maxdepth: int | None,
         levels: int = 0,
         removing: bool = False,
+        apart: bool = False,
     ) -> dict[str, Entry]:
         """Return what paths and patterns name, by path, sorted; one listing for each.
 
@@ -474,10 +475,12 @@ class FileSystemLists(AsyncFileSystem):
             maxdepth: levels to go down.
             levels: of directories below a path that are wanted; 0 = the files, and the path itself.
             removing: what they name will be removed.
+            apart: what lies in a directory does not go with an object of the same path: lists show the
+                object.
 
         Raises:
             FileNotFoundError: nothing.
-            ValueError: a path is both a name and a pattern.
+            ValueError: a path is both a name and a pattern; or, with ``apart``, an object and a directory.
         """
         found: dict[str, Entry] = {}
         others = OtherBuckets()
@@ -494,8 +497,14 @@ class FileSystemLists(AsyncFileSystem):
                             found.update(await self._found(match, below, withdirs=True, levels=levels))
             elif recursive:
                 whole = dict(await self._found(each, maxdepth, withdirs=True, levels=levels))
-                if given.endswith("/") and len(whole) > 1 and whole.get(each, {}).get("type") == "file":
-                    del whole[each]  # an object that is called like the directory
+                if len(whole) > 1 and whole.get(each, {}).get("type") in ("file", "other"):
+                    if given.endswith("/"):
+                        del whole[each]  # an object that is called like the directory
+                    elif apart:
+                        raise ValueError(
+                            f"{given!r} is both an object and a directory: pass recursive=False for the one, "
+                            f"{given + '/'!r} for the other"
+                        )
                 found.update(whole)
             else:
                 plain.append(each)

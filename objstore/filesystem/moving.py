@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 from fsspec.implementations.local import LocalFileSystem, make_path_posix
 from fsspec.utils import other_paths
 
-from .paths import may_be_pattern, strip
+from .paths import may_be_pattern
 from .tree import Entry
 
 
@@ -133,17 +133,3 @@ def check_files(moves: Sequence[Move]) -> None:
             raise ValueError(
                 f"{move.source!r} would replace {move.target!r}, which goes elsewhere: take them one by one"
             )
-
-
-def check_one(asked: str, moves: Sequence[Move]) -> None:
-    """Refuse to take what lies in a directory along with an object of the same path: lists show the object.
-
-    Raises:
-        ValueError: it is both.
-    """
-    path = strip(asked)
-    if any(move.source == path and not move.directory for move in moves):
-        raise ValueError(
-            f"{asked!r} is both an object and a directory: pass recursive=False for the one, "
-            f"{path + '/'!r} for the other"
-        )

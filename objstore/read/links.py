@@ -11,7 +11,7 @@ from natsproto.jetstream.api.errors import retryable
 
 from ..bucket.binding import bind_other
 from ..bucket.bucket import Bucket
-from ..errors import BucketNotFoundError, LinkError
+from ..errors import BadBucketError, BucketNotFoundError, LinkError
 from ..format.models import ObjectInfo, ObjectLink
 from .lookup import live_info, newest_info
 
@@ -100,18 +100,23 @@ class _Kept:
     """The buckets that links of one have led to, each with the time until which it is kept."""
 
     def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
-        self.buckets: dict[str, tuple[Bucket, float]] = {}
+        self.buckets: dict[str, tuple[Bucket | BadBucketError, float]] = {}
 
 
 async def _bound(asked: Bucket, name: str) -> Bucket:
     """Bind another bucket for a link, or return it as it was a moment ago: many links are read one by one."""
     kept, now = asked.remembered(_Kept).buckets, asked.connection.loop.time()
-    if name in kept and now < kept[name][1]:
-        return kept[name][0]
-    found = await bind_other(asked, name)
-    if len(kept) >= MOST_KEPT:
-        kept.clear()
-    kept[name] = found, now + KEPT
+    found, until = kept.get(name, (None, 0.0))
+    if found is None or now >= until:
+        try:
+            found = await bind_other(asked, name)
+        except BadBucketError as exc:
+            found = exc  # its info may be as large
+        if len(kept) >= MOST_KEPT:
+            kept.clear()
+        kept[name] = found, now + KEPT
+    if isinstance(found, BadBucketError):
+        raise found.with_traceback(None)
     return found
 
 

@@ -114,6 +114,19 @@ def test_a_name_that_looks_like_a_pattern_is_copied_as_a_name(
     assert (tmp_path / "all" / "moved.pdf").exists()
 
 
+@pytest.mark.parametrize("do", ["cp", "mv", "get"])
+def test_of_a_list_neither(fs: NatsObjectFileSystem, tmp_path: Path, do: str) -> None:
+    files = {"b/in/a": b"theirs", "b/in/a/new": b"1", "b/in/c": b"2"}
+    fs.pipe(files)
+    target = f"{tmp_path}/to/" if do == "get" else "b/to/"
+    for paths in (["b/in/a", "b/in/c"], ["b/in/a"], [path for path in fs.find("b") if "new" not in path]):
+        with pytest.raises(ValueError, match="both an object and a directory"):
+            getattr(fs, do)(paths, target, recursive=True)
+    assert fs.find("b") == sorted(files)
+    getattr(fs, do)(["b/in/a", "b/in/c"], target)
+    assert len(fs.find("b")) == {"get": 3, "cp": 5, "mv": 3}[do]
+
+
 @pytest.mark.parametrize("do", ["cp", "mv"])
 def test_an_object_called_like_a_directory_goes_alone(fs: NatsObjectFileSystem, do: str) -> None:
     """Lists of the directory above show the object; pyarrow moves everything with recursive=True."""

@@ -114,6 +114,14 @@ async def test_single_reads_look_it_up_once_in_a_while(
     other = await server.bucket("other")
     await other.put("far", b"anew")
     assert await store.get("l0") == b"anew"
+    await server.js.create_stream({"name": "OBJ_none", "subjects": ["none.>"]})
+    for number in range(3):
+        link(server, store.bound_bucket, f"n{number}", ObjectLink("none", "x"))
+    server.verbs()
+    for number in range(3):
+        with pytest.raises(LinkError, match="does not exist"):
+            await store.get(f"n{number}")
+    assert server.verbs().count("STREAM.INFO") == 1
     monkeypatch.setattr(_links, "KEPT", 0.0)
     store.bound_bucket.remembered(_links._Kept).buckets.clear()
     server.verbs()
