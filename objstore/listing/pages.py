@@ -293,6 +293,7 @@ class _Pages:
         self._left = 0
         self._due = -1  # metas to return before the next close; -1 = unknown
         self._batch = min(FIRST_PAGE, PAGE)
+        self._each = PAGE_BYTES // FIRST_PAGE  # bytes that one is taken to have
         self._since = 0.0  # when the consumer was created
 
     async def next(self) -> list[JetStreamMsg]:
@@ -312,7 +313,7 @@ class _Pages:
                 if not self._left or not self._due:
                     return []
                 batch = self._batch
-                async with in_flight(bucket.connection).during(PAGE_BYTES):
+                async with in_flight(bucket.connection).during(min(PAGE_BYTES, batch * self._each)):
                     page = await self._consumer.fetch(
                         batch,
                         timeout=bucket.js.timeout,
@@ -325,8 +326,8 @@ class _Pages:
                     # the message that did not fit: a new consumer starts with it.
                     self.give_up()
                 if page:
-                    # Use half of the bytes: the next metas may be larger.
-                    self._batch = max(1, min(PAGE, PAGE_BYTES // 2 // max(map(_size, page))))
+                    self._each = 2 * max(map(_size, page))  # the next metas may be larger
+                    self._batch = max(1, min(PAGE, PAGE_BYTES // self._each))
                 if taken:
                     return taken
                 if loop.time() > deadline:
