@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from .._values import brief, seconds
 from ..errors import RemoteProtocolError, StaleConnectionError
-from ..subjects import has_wildcards
+from ..subjects import MAX_LINE, has_wildcards
 from .api.codec import is_number, number
 from .api.errors import StreamConfigError, check_name, check_new_name
 from .api.features import check_kept, refused
@@ -38,6 +38,11 @@ MAX_CUT_PAUSE = 600.0
 _cut_lists: WeakKeyDictionary[Connection, dict[tuple[str, str, str], tuple[float, float]]] = (
     WeakKeyDictionary()
 )
+
+
+def _may_be_too_large(info: StreamInfo) -> bool:
+    """Whether a server may be unable to send the list of a stream's subjects."""
+    return ESCAPED * min(info.bytes, MAX_LINE * info.num_subjects) >= MAX_PENDING
 
 
 class StreamManagement(ApiRequests):
@@ -102,8 +107,8 @@ class StreamManagement(ApiRequests):
 
         Raises:
             RemoteProtocolError: there are too many for memory (about two million). Or the connection was lost
-                the last time, and the list may be too large to send: then it is asked for again after 10 s,
-                and after twice as long each time, up to 10 minutes.
+                the last two times, and the list may be too large to send: then it is asked for again after
+                10 s, and after twice as long each time, up to 10 minutes.
             RequestTimeoutError: no list had them all: subjects go all the time, or it is another one.
             StaleConnectionError: the connection was lost. A server cuts it each time if the list is larger
                 than its ``max_pending`` (64 MiB), as with many subjects of kilobytes: pass a filter.
@@ -111,7 +116,7 @@ class StreamManagement(ApiRequests):
         key, connection = (self.prefix, name, subjects_filter), self.client.connection
         loop, cut = connection.loop, _cut_lists.setdefault(connection, {})
         pause, until = cut.get(key, (0.0, 0.0))
-        if loop.time() < until and ESCAPED * (await self.stream_info(name)).bytes >= MAX_PENDING:
+        if loop.time() < until and _may_be_too_large(await self.stream_info(name)):
             raise RemoteProtocolError(
                 f"the subjects of stream {brief(name)} may be more than a server can send: it closed the "
                 f"connection; pass a filter, or wait for {seconds(max(1, ceil(until - loop.time())))} s"
@@ -120,7 +125,8 @@ class StreamManagement(ApiRequests):
             found = await self._listed_subjects(name, subjects_filter)
         except StaleConnectionError:
             if has_wildcards(subjects_filter):
-                pause = min(2 * pause or CUT_PAUSE, MAX_CUT_PAUSE)
+                again = key in cut  # once may be an accident
+                pause = min(2 * pause or CUT_PAUSE, MAX_CUT_PAUSE) if again else 0.0
                 cut[key] = (pause, loop.time() + pause)
             raise
         cut.pop(key, None)

@@ -22,6 +22,10 @@ BIND_TIMEOUT = 2.0
 """Seconds one attempt of an open may take: while a stream changes its leader, no server responds."""
 
 
+SOME = 10
+"""Subjects of a stream that an error has: there may be a megabyte of them."""
+
+
 async def bind(js: JetStreamContext, bucket: str) -> Bucket:
     """Look up a bucket's stream and return the bucket.
 
@@ -65,10 +69,11 @@ def check_holds(bucket: str, info: StreamInfo) -> None:
     if not holds_bucket(config):
         subjects = config.get("subjects")
         held = ", ".join(map(str, subjects)) if isinstance(subjects, list) else "nothing"
+        some = subjects[:SOME] if isinstance(subjects, list) else subjects
         raise BadBucketError(
             f"stream {stream_name(bucket)!r} is no bucket: it listens on {_values.brief(held)}, "
             f"a bucket has {all_chunks_subject(bucket)} and {all_meta_subject(bucket)}",
             bucket=bucket,
             field="subjects",
-            value=subjects,
+            value=some,
         )

@@ -410,7 +410,13 @@ class NatsObjectFileSystem(FileSystemReads):
         if isinstance(rpath, str):
             into = isinstance(lpath, str) and (rpath.endswith("/") or await self._isdir(rpath))
             moves = await asyncio.to_thread(
-                local_plan, lpath, strip(rpath), recursive=recursive, maxdepth=maxdepth, into=into
+                local_plan,
+                lpath,
+                strip(rpath),
+                recursive=recursive,
+                maxdepth=maxdepth,
+                into=into,
+                patterns=self._patterns is not False,
             )
         else:
             local = LocalFileSystem()

@@ -429,8 +429,16 @@ class FileSystemLists(AsyncFileSystem):
         wanted = not removing if self._patterns is None else self._patterns
         return wanted and may_be_pattern(path)
 
-    async def _is_pattern(self, path: str, others: OtherBuckets, *, removing: bool) -> bool:
+    async def _is_pattern(
+        self, path: str, others: OtherBuckets, *, removing: bool, listed: dict[str, list[str]] | None = None
+    ) -> bool:
         """Whether a path that was given is a pattern.
+
+        Args:
+            path: the path.
+            others: of the call.
+            removing: as for :meth:`_may_be_pattern`.
+            listed: what buckets contain, where the call has listed them: once for all its paths.
 
         Raises:
             ValueError: it is the name of an object, and matches others as well: whoever chose that name must
@@ -440,7 +448,12 @@ class FileSystemLists(AsyncFileSystem):
             return False
         if not await self._exists(path, others=others):
             return True
-        if any(match != strip(path) for match in await self._glob(strip(path))):
+        path, bucket = strip(path), split(strip(path))[0]
+        found = {} if listed is None else listed
+        if bucket not in found:
+            found[bucket] = cast("list[str]", await self._find(bucket, withdirs=True))
+        matches = compiled(path).match
+        if any(match != path and matches(match) for match in found[bucket]):
             raise ValueError(
                 f"{path!r} is the name of an object, and a pattern that matches others: pass what glob() "
                 "returns, or create the file system with patterns=False, where no path is a pattern"
@@ -484,10 +497,11 @@ class FileSystemLists(AsyncFileSystem):
         """
         found: dict[str, Entry] = {}
         others = OtherBuckets()
+        listed: dict[str, list[str]] = {}
         plain: list[str] = []
         for given in [path] if isinstance(path, str) else path:
             each = strip(given)
-            if await self._is_pattern(given, others, removing=removing):
+            if await self._is_pattern(given, others, removing=removing, listed=listed):
                 matches = cast(Mapping[str, Entry], await self._glob(each, maxdepth=maxdepth, detail=True))
                 found.update(matches)
                 below = maxdepth and maxdepth - 1

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from glob import has_magic
 from typing import NamedTuple, cast
 
 from fsspec.implementations.local import LocalFileSystem, make_path_posix
 from fsspec.utils import other_paths
 
-from .paths import may_be_pattern
 from .tree import Entry
 
 
@@ -67,8 +68,11 @@ def local_plan(
     recursive: bool,
     maxdepth: int | None,
     into: bool,
+    patterns: bool = True,
 ) -> list[Move]:
     """Return which local files and directories go where, as :func:`plan` does.
+
+    What is there under a path is meant by it; any other one may be a pattern, with ``patterns``.
 
     Raises:
         FileNotFoundError: there are none.
@@ -76,9 +80,23 @@ def local_plan(
     local = LocalFileSystem()
     if isinstance(asked, str):
         asked = make_path_posix(asked)
-    found: list[str] = local.expand_path(asked, recursive=recursive, maxdepth=maxdepth)
+    found, others = set[str](), list[str]()
+    for each in [asked] if isinstance(asked, str | os.PathLike) else asked:
+        path = make_path_posix(each)
+        if not has_magic(path) or (patterns and not os.path.lexists(path)):
+            others.append(path)
+        elif not os.path.lexists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        else:
+            found.add(path.rstrip("/"))
+            if recursive and os.path.isdir(path):
+                found.update(local.find(path, maxdepth=maxdepth, withdirs=True))
+    if others:
+        found.update(local.expand_path(others, recursive=recursive, maxdepth=maxdepth))
+    pattern = isinstance(asked, str) and has_magic(asked) and asked.rstrip("/") not in found
     entries: dict[str, Entry] = {
-        each: {"type": "directory" if each.endswith("/") or local.isdir(each) else "file"} for each in found
+        each: {"type": "directory" if each.endswith("/") or local.isdir(each) else "file"}
+        for each in sorted(found)
     }
     only_files = isinstance(asked, str) and (not recursive or maxdepth is not None)
     return plan(
@@ -87,7 +105,7 @@ def local_plan(
         target,
         into=into,
         only_files=only_files,
-        pattern=may_be_pattern(asked),
+        pattern=pattern,
     )
 
 

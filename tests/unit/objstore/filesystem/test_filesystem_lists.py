@@ -114,6 +114,22 @@ def test_a_name_that_looks_like_a_pattern_is_copied_as_a_name(
     assert (tmp_path / "all" / "moved.pdf").exists()
 
 
+def test_a_local_file_that_looks_like_a_pattern(fs: NatsObjectFileSystem, tmp_path: Path) -> None:
+    """Others may choose local names, too."""
+    for name in ("l[1]", "l1", "s*/x", "sx/y", "n1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    fs.put(f"{tmp_path}/l[1]", "b/one")
+    fs.put([f"{tmp_path}/l[1]"], "b/dir/")
+    fs.put(f"{tmp_path}/s*", "b/tree", recursive=True)
+    found = {path: data.decode() for path, data in fs.cat("b", recursive=True).items()}
+    assert found == {"b/one": "l[1]", "b/dir/l[1]": "l[1]", "b/tree/x": "s*/x"}
+    fs.put(f"{tmp_path}/n[1]", "b/matched/")
+    assert fs.cat("b/matched/n1") == b"n1"
+    with pytest.raises(FileNotFoundError):
+        of_the_same(fs, patterns=False).put(f"{tmp_path}/n[1]", "b/none/")
+
+
 @pytest.mark.parametrize("do", ["cp", "mv", "get"])
 def test_of_a_list_neither(fs: NatsObjectFileSystem, tmp_path: Path, do: str) -> None:
     files = {"b/in/a": b"theirs", "b/in/a/new": b"1", "b/in/c": b"2"}
