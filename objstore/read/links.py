@@ -19,8 +19,10 @@ MAX_LINKS = 8
 """Links in a row that a read follows; creating a link to a link is refused."""
 
 
-KEPT = 5.0
-"""Seconds for which a bucket that a link leads to is kept: to look it up may take a megabyte."""
+KEPT = 1.0
+"""Seconds for which a bucket that a link leads to is kept: to look it up may take a megabyte.
+
+Not longer: it may be deleted and created anew, with another configuration."""
 
 MOST_KEPT = 16
 """Buckets that are kept for the links of one; each may have a configuration of a megabyte."""
