@@ -140,8 +140,8 @@ def bounds(info: ConsumerInfo, batch: int, max_payload: int) -> tuple[int, int |
     messages are asked for. Later servers are told by the level of their API, which is new in 2.11.
     """
     largest = max_payload + ENVELOPE
-    if batch * largest <= MOST_BYTES:
-        return batch, None
+    if batch == 1 or batch * largest <= MOST_BYTES:
+        return batch, None  # one message comes whatever its size
     config = _config(info)
     metadata = config.get("metadata")
     puts_back = isinstance(metadata, dict) and API_LEVEL in metadata

@@ -38,7 +38,9 @@ def asked(pulled: Pulled) -> list[tuple[int, int | None]]:
         (NEW, 8, MIB, (8, MOST_BYTES)),
         (NEW, 100, MIB, (100, MOST_BYTES)),
         (NEW, 100, 64 * KIB, (100, None)),
-        (NEW, 1, 64 * MIB, (1, 64 * MIB + ENVELOPE)),
+        (NEW, 1, 64 * MIB, (1, None)),  # one comes whatever its size
+        ({**NEW, "max_bytes": 1000}, 1, 64 * MIB, (1, None)),
+        (NEW, 2, 64 * MIB, (2, 64 * MIB + ENVELOPE)),
         (NEW, 100, 64 * MIB, (100, 64 * MIB + ENVELOPE)),
         ({**NEW, "max_bytes": 1000}, 100, MIB, (100, 1000)),
         ({**NEW, "max_bytes": 9 * MIB}, 100, MIB, (100, MOST_BYTES)),
@@ -59,6 +61,13 @@ def test_bounds(config: dict[str, Any], batch: int, payload: int, expected: tupl
     info = ConsumerInfo.from_json({"stream_name": "S", "name": "c", "config": config})
     assert bounds(info, batch, payload) == expected
     assert expected[0] * (payload + ENVELOPE) <= max(UNLIMITED_BYTES, payload + ENVELOPE) or expected[1]
+
+
+async def test_a_message_above_the_limit_of_the_consumer(pulled: Pulled) -> None:
+    """It is asked for alone, without a limit: else it would be asked for over and over."""
+    pulled.answers = [pulled.says(0, FULL), pulled.says(1), pulled.says(100)]
+    assert await pulled.read(3) == [b"m1", b"m2", b"m3"]
+    assert asked(pulled)[:2] == [(100, MOST_BYTES), (1, None)]
 
 
 async def test_a_fetch_that_is_full(pulled: Pulled) -> None:
