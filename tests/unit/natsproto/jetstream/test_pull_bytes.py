@@ -65,7 +65,8 @@ def test_bounds(config: dict[str, Any], batch: int, payload: int, expected: tupl
 
 async def test_a_message_above_the_limit_of_the_consumer(pulled: Pulled) -> None:
     """It is asked for alone, without a limit: else it would be asked for over and over."""
-    pulled.answers = [pulled.says(0, FULL), pulled.says(1), pulled.says(100)]
+    pulled.now({"num_pending": 1, "config": NEW})
+    pulled.answers = [pulled.says(FULL), pulled.says(1), pulled.says(100)]
     assert await pulled.read(3) == [b"m1", b"m2", b"m3"]
     assert asked(pulled)[:2] == [(100, MOST_BYTES), (1, None)]
 
