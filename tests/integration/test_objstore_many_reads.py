@@ -17,8 +17,9 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize("way", ["batches", "ranges", "single"])
 async def test_the_connection_lasts(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """A reader that does not keep up for a moment has no more waiting at the server than it has asked for."""
-    monkeypatch.setattr(in_flight, "FIRST", 4 * MIB)
-    monkeypatch.setattr(in_flight, "LIMIT", 4 * MIB)
+    monkeypatch.setattr(in_flight, "FIRST", 3 * MIB)
+    monkeypatch.setattr(in_flight, "LIMIT", 3 * MIB)
+    monkeypatch.setattr(in_flight, "FOR_SMALL", MIB)
     size = 120_000 if way == "single" else 4 * MIB
     number = 100 if way == "single" else 20
     data = os.urandom(size)
