@@ -171,16 +171,12 @@ class ResumedPut(Put):
             if not self._restartable:
                 raise self._unknown() from None
             reason: object = "another process has committed other content"
-        except _Superseded as exc:
+        except (_Superseded, NamesNotSentError) as exc:
             await self._abandon(exc)
+            cause = exc.reason if isinstance(exc, _Superseded) else exc
             if not self._restartable:
-                raise exc.reason or self._unknown() from None
-            reason = exc.reason or "those that are there may have been committed before"
-        except NamesNotSentError as exc:
-            await self._abandon(exc)
-            if not self._restartable:
-                raise
-            reason = exc
+                raise cause or self._unknown() from None
+            reason = cause or "those that are there may have been committed before"
         except BaseException as exc:
             # Also when our own commit is in doubt, or done: the current meta shows which chunks are surplus.
             self._hurry = isinstance(exc, asyncio.CancelledError)

@@ -578,8 +578,8 @@ MUTANTS = (
     Mutant(
         "overtaken-and-not-withdrawn",
         "objstore/write/resumed.py",
-        "        except _Superseded as exc:\n            await self._abandon(exc)\n",
-        "        except _Superseded as exc:\n",
+        "        except (_Superseded, NamesNotSentError) as exc:\n            await self._abandon(exc)\n",
+        "        except (_Superseded, NamesNotSentError) as exc:\n",
         "who meets another sender's commit takes back what it has stored behind it",
         "integration/test_objstore_upload_senders.py::test_what_was_committed_ends_where_it_slept",
     ),

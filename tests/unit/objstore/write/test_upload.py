@@ -18,7 +18,9 @@ from objstore.bucket.numbered import GOES_ON, GONE
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject, new_nuid
 from objstore.listing import metas
+from objstore.listing.metas import NamesNotSentError
 from objstore.write.upload import VERSION, Upload, begin, resume
+from objstore.write.upload_holders import Holders
 from support.memory_server import MemoryServer, error
 from support.uploads import without_secret
 
@@ -81,6 +83,31 @@ async def test_where_the_list_of_names_cannot_be_sent(
     assert info.nuid != upload.nuid
     assert server.chunks()[upload.nuid] == 5, "somebody may need them"
     server.refused = set()
+    assert await store.get("a") == DATA
+
+
+@pytest.mark.parametrize("again", [True, False])
+async def test_where_it_cannot_be_sent_any_more(
+    server: MemoryServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, again: bool
+) -> None:
+    """It could when the upload began; before the commit another sender is looked for."""
+    store = await server.bucket()
+
+    async def cut(*_: object) -> None:
+        raise metas._TooMany("the server closed the connection")
+
+    monkeypatch.setattr(metas, "_subjects", cut)
+    monkeypatch.setattr(Holders, "certainly_uncommitted", lambda holders, revision: False)
+    server.refused = {"CONSUMER.CREATE"}
+    upload = begun(await bind(server.js, "b"))
+    if not again:
+        with pytest.raises(NamesNotSentError):
+            await upload.send(iter([DATA]))
+        assert not await store.exists("a")
+        return
+    info = await upload.send(DATA)
+    assert "starts over on new chunks: the server cannot send the list of all names" in caplog.text
+    assert info.nuid != upload.nuid
     assert await store.get("a") == DATA
 
 
