@@ -350,8 +350,8 @@ class ResumedPut(Put):
                         continue
                     if self._beside:
                         raise _Overtaken(info)
+                    await self._check_uncommitted()
                 await self._check_strays(message)
-                await self._check_uncommitted()
                 if refused:  # no sender has added a chunk: the known ones were removed
                     raise _Superseded
             if await self._send_alone(chunk):

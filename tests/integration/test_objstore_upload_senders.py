@@ -196,6 +196,25 @@ async def test_committed_by_another_and(
     await assert_exact(store)
 
 
+async def test_committed_right_after_a_look(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All was read that was there, and no object had it: what has come since is read, and is the same."""
+    token, sleeper = await begun(store), Sleeper()
+    task = await sleeper.begin(store, token)
+    holder = ResumedPut._holder
+
+    async def late(self: ResumedPut) -> ObjectInfo | None:
+        monkeypatch.setattr(ResumedPut, "_holder", holder)
+        found = await holder(self)
+        sleeper.awake.set()
+        await task
+        return found
+
+    monkeypatch.setattr(ResumedPut, "_holder", late)
+    info = await sent(store, token)
+    assert info.revision == (await task).revision
+    await intact(store, info)
+
+
 async def test_a_chunk_between_count_and_commit(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is of another sender, and of no object: what is left is read before it is removed."""
     token = await begun(store)
