@@ -21,7 +21,7 @@ AT_ONCE = 64
 """Reads of single messages in flight at once."""
 
 BYTES_AT_ONCE = 8 * 1024 * 1024
-"""Bytes that they may bring, by :class:`_Known`."""
+"""Bytes that they may bring, by :class:`_Known`; never more than :data:`LIMIT`, however large each is."""
 
 UNKNOWN = 1024 * 1024
 """Bytes that one may have while nothing is known."""
@@ -45,6 +45,7 @@ async def each_newest(
     Those that cannot be requested are left out.
     """
     known, at = bucket.remembered(_Known), 0
+    at_once = min(at_once, LIMIT // bucket.max_message)  # others may have smaller ones come before larger ones
     while at < len(subjects):
         count = max(1, min(at_once, BYTES_AT_ONCE // known.size))
         part = list(filter(bucket.can_request, subjects[at : at + count]))

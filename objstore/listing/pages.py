@@ -268,7 +268,8 @@ def _stored_under_several(subjects: dict[str, int]) -> set[str]:
 
 
 def _size(msg: JetStreamMsg) -> int:
-    return len(msg.frame.payload) + len(msg.frame.header or b"") + 1
+    frame = msg.frame
+    return sum(map(len, (frame.subject, frame.reply or b"", frame.header or b"", frame.payload)))
 
 
 class _Pages:
@@ -313,11 +314,12 @@ class _Pages:
                 if not self._left or not self._due:
                     return []
                 batch = self._batch
-                async with in_flight(bucket.connection).during(min(PAGE_BYTES, batch * self._each)):
+                size = min(PAGE_BYTES, batch * self._each + bucket.max_message)  # one of them may be larger
+                async with in_flight(bucket.connection).during(size):
                     page = await self._consumer.fetch(
                         batch,
                         timeout=bucket.js.timeout,
-                        max_bytes=PAGE_BYTES if batch > 1 else None,
+                        max_bytes=size if batch > 1 else None,
                         no_wait=True,
                     )
                 taken = self._take(page)

@@ -11,6 +11,7 @@ import pytest
 
 from natsproto import Client, JetStreamContext
 from natsproto.errors import StaleConnectionError
+from natsproto.jetstream.in_flight import in_flight
 from natsproto.jetstream.message import JetStreamMsg
 from natsproto.jetstream.pull import PullConsumer
 from objstore import BucketNotFoundError, InvalidMeta, ObjectInfo, ObjectStore
@@ -117,16 +118,24 @@ async def test_iter(store: ObjectStore) -> None:
     assert {info.name for info in found} == {info.name for info in await store.list()}
 
 
+def on_its_way(store: ObjectStore) -> int:
+    count = in_flight(store._bucket.connection)
+    assert count._small is not None
+    return count.bytes + count._small.bytes
+
+
 async def test_iter_of_large_metas(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, and no more of them at once than a page has bytes, whatever comes after what."""
     monkeypatch.setattr("objstore.listing.pages.PAGE_BYTES", 20_000)
     fetch, pages = PullConsumer.fetch, []
 
     async def look(self: PullConsumer, batch: int = 1, **options: Any) -> list[JetStreamMsg]:
+        counted.append((options["max_bytes"] or 0) <= on_its_way(store))
         page = await fetch(self, batch, **options)
         pages.append([len(msg.data) for msg in page])
         return page
 
+    counted: list[bool] = []
     monkeypatch.setattr(PullConsumer, "fetch", look)
     sizes = [9_000] * 6 + [0] * 30 + [6_000] * 9 + [30_000, 0, 0, 30_000, 30_000] + [0] * 20 + [19_000] * 2
     for number, size in enumerate(sizes):
@@ -136,6 +145,7 @@ async def test_iter_of_large_metas(store: ObjectStore, monkeypatch: pytest.Monke
             found = [info.name async for info in store.iter(prefix=prefix)]
         assert found == [f"n{number:03}" for number in range(len(sizes))]
     assert all(len(page) == 1 or sum(page) <= 20_000 for page in pages if page)
+    assert all(counted), "what comes after small ones may be as large as was asked for"
 
 
 async def test_a_consumer_that_leaves_something_out(

@@ -29,10 +29,25 @@ async def test_each(server: MemoryServer, store: ObjectStore, bucket: Bucket) ->
     assert len(server.connection.mux) == 0
 
 
-@pytest.mark.parametrize(("size", "number", "most"), [(100, 700, AT_ONCE), (1024 * 1024 - 512, 40, 8)])
+@pytest.mark.parametrize(
+    ("size", "number", "payload", "most"),
+    [
+        (100, 700, 256 * 1024, AT_ONCE),
+        (100, 700, 1024 * 1024, 24),  # larger ones may come behind them
+        (1024 * 1024 - 512, 40, 1024 * 1024, 8),
+        (100, 40, 64 * 1024 * 1024, 1),
+    ],
+)
 async def test_others_decide_how_large_they_are(
-    server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, size: int, number: int, most: int
+    server: MemoryServer,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    number: int,
+    payload: int,
+    most: int,
 ) -> None:
+    monkeypatch.setattr(Bucket, "max_message", payload)
     parts: list[int] = []
     data = b"x" * size
     read = newest._newest_of
@@ -47,7 +62,7 @@ async def test_others_decide_how_large_they_are(
         server.put_raw(subject, data)
     found = [subject async for subject, message in each_newest(bucket, subjects) if message is not None]
     assert found == subjects
-    assert parts[0] == 8, "nothing is known yet"
+    assert parts[0] == min(8, most), "nothing is known yet"
     assert max(parts) == most
     assert all(later <= earlier * 8 / 7 + 1 for earlier, later in pairwise(parts))
     parts.clear()
