@@ -345,12 +345,10 @@ async def move(
         raise _exists(to, new)
     if store.bucket == to.bucket and not taken:
         return await store.rename(name, new, if_revision=info.revision)
-    if info.options is not None and info.options.link is not None:
-        link = info.options.link
-        if link.name is None:
-            copied = await to.add_bucket_link(new, link.bucket, description=info.description)
-        else:
-            copied = await to.add_link(new, link, description=info.description)
+    if info.is_link:
+        from objstore.change.links import link_again
+
+        copied = await link_again(to, new, info)
     else:
         # What was found is what may be replaced: an object stored there meanwhile stays.
         there = (await to.get_info(new)).revision if taken else 0

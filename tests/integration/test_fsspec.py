@@ -250,6 +250,59 @@ def test_rights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
             each.close()
 
 
+@pytest.mark.parametrize("follow", ["all", "none"])
+def test_a_link_is_moved_as_a_link(
+    server: LocalServer, fs: NatsObjectFileSystem, bucket_name: str, follow: str
+) -> None:
+    """Whoever may write a name decides where it leads: that is not copied to where others read."""
+    mover = NatsObjectFileSystem(server.url, follow_links=follow, skip_instance_cache=True)
+    secret, archive = f"{bucket_name}-secret", f"{bucket_name}-archive"
+    for bucket in (secret, archive):
+        fs.mkdir(bucket)
+    fs.pipe(
+        {f"{secret}/x": b"secret", f"{bucket_name}/done/file": b"before", f"{bucket_name}/in/file": b"new"}
+    )
+
+    async def link(name: str, leads_to: ObjectLink) -> None:
+        store = await fs._store(bucket_name)
+        if leads_to.name is None:
+            await store.add_bucket_link(name, leads_to.bucket, description="d")
+        else:
+            await store.add_link(name, leads_to, description="d")
+
+    async def found(path: str) -> tuple[ObjectLink | None, str | None]:
+        store, name = await fs._at(path)
+        info = await store.get_info(name)
+        return info.options and info.options.link, info.description
+
+    def leads(path: str) -> tuple[ObjectLink | None, str | None]:
+        result: tuple[ObjectLink | None, str | None] = sync(fs.loop, found, path)
+        return result
+
+    into = f"{bucket_name}/done/"
+    try:
+        for target in (ObjectLink(secret, "x"), ObjectLink(secret), ObjectLink(bucket_name, "done/file")):
+            for there in ("nothing", "a link", "an object"):
+                for to in (into, f"{archive}/"):
+                    sync(fs.loop, link, "in/l", target)
+                    if there == "an object":
+                        fs.rm(f"{to}l")
+                        fs.pipe(f"{to}l", b"object")
+                        with pytest.raises(FileExistsError):
+                            mover.mv(f"{bucket_name}/in/l", f"{to}l")
+                        assert fs.cat(f"{to}l") == b"object"
+                        fs.rm(f"{to}l")
+                    else:
+                        mover.mv(f"{bucket_name}/in/l", to)
+                        assert leads(f"{to}l") == (target, "d")
+        mover.mv([f"{bucket_name}/in/file"], [f"{bucket_name}/done/file"])  # an object replaces an object
+        assert fs.cat(f"{bucket_name}/done/file") == b"new"
+    finally:
+        mover.close()
+        for bucket in (secret, archive):
+            fs.rm(bucket, recursive=True)
+
+
 async def test_in_the_loop_of_the_caller(server: LocalServer, bucket_name: str) -> None:
     fs = NatsObjectFileSystem(server.url, asynchronous=True, skip_instance_cache=True)
     await fs._mkdir(bucket_name)
