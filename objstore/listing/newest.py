@@ -45,7 +45,7 @@ async def each_newest(
     Those that cannot be requested are left out.
     """
     known, at = bucket.remembered(_Known), 0
-    at_once = min(at_once, LIMIT // bucket.max_message)  # others may have smaller ones come before larger ones
+    at_once = min(at_once, LIMIT // bucket.max_message)  # smaller ones may come before larger ones
     while at < len(subjects):
         count = max(1, min(at_once, BYTES_AT_ONCE // known.size))
         part = list(filter(bucket.can_request, subjects[at : at + count]))

@@ -21,7 +21,7 @@ from natsproto.errors import (
 )
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.direct_get import header_int
-from natsproto.jetstream.in_flight import InFlight, in_flight
+from natsproto.jetstream.in_flight import Flow, InFlight, in_flight
 from natsproto.jetstream.ordered import OrderedConsumer
 
 from ..bucket.bucket import Bucket
@@ -35,6 +35,7 @@ from ..format.assembly import Unfit
 from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .doubled import doubled_chunks
+from .expected import expected, note_larger
 from .late_copies import late_copies
 from .parts import Missing, Part, Sink, WrongPlace, damaged
 from .window import Window
@@ -62,6 +63,9 @@ MAX_BATCH = 4096
 
 LEAST_BYTES = 1024 * 1024
 """Bytes of a batch request, at least: its messages have headers, too."""
+
+FIRST_DELIVERY = 2 * 1024 * 1024
+"""Bytes that a server delivers before it waits for the first answer to its flow control."""
 
 
 class _TooMany(Unfit):
@@ -180,6 +184,8 @@ class ChunkFeed:
     def accept(self, payload: bytes | bytearray | memoryview, seq: int, after: int) -> bool:
         """Pass one payload to the sink; false when the read must not continue."""
         part = self._part
+        if len(payload) > self._chunk:
+            note_larger(self.bucket)
         try:
             if self._unsure:
                 self._unsure = False
@@ -237,7 +243,8 @@ class ChunkFeed:
     async def _read_single(self) -> None:
         """Read the last message, which must also be the first; if it is not, the consumer finds out why."""
         bucket = self.bucket
-        message = await bucket.retrying(lambda: bucket.leader_read(self.subject, ways=ANY_WAY).wait())
+        async with self.in_flight.during(expected(bucket, min(self._info.size, self._chunk))):
+            message = await bucket.retrying(lambda: bucket.leader_read(self.subject, ways=ANY_WAY).wait())
         if message is None:
             return  # one answer proves nothing; and 2.9 may not find it when a later message was deleted
         if len(message.data) == self._info.size:
@@ -417,7 +424,8 @@ class ChunkFeed:
             raise _TooMany  # perhaps: the messages do not tell
         while not self.done:
             await self.sink.drained()
-            message = await self._next()
+            async with self.in_flight.during(expected(self.bucket, self._chunk)):
+                message = await self._next()
             if message is not None:
                 # Only the next request tells whether another message follows.
                 self.accept(message.data, message.seq, 1 if part is None else -1)
@@ -450,6 +458,11 @@ class ChunkFeed:
         stored = await bucket.stored_chunks(self._info.nuid, chunks)
         return stored >= chunks and self._messages < max(stored, self._end)
 
+    def _share(self, chunk: int) -> Flow:
+        """Return the share of what is left in what is on its way; a chunk counts as so many bytes."""
+        size = (self._end - self._messages) * chunk
+        return self.in_flight.flow(max(size, FIRST_DELIVERY) if chunk > self._chunk else size)
+
     async def _read_consumer(self) -> None:
         bucket = self.bucket
         self._failure = None
@@ -467,6 +480,7 @@ class ChunkFeed:
         def on_message(msg: WireMsg, delivery: Delivery) -> None:
             if ended.done():
                 return
+            larger = len(msg.payload) > counted
             if not msg.payload and msg.header is not None and header_int(msg.header, b"Nats-Msg-Size"):
                 # Whoever may create consumers has changed this one: it leaves the payloads out.
                 self._singly = True
@@ -477,7 +491,7 @@ class ChunkFeed:
                 finish(None)
             elif delivery.num_pending == 0:
                 finish(Missing())
-            elif self.sink.congested:
+            elif self.sink.congested or larger:
                 consumer.pause()
                 turn.set()
 
@@ -511,7 +525,8 @@ class ChunkFeed:
             limit=bucket.retry_budget,
         )
         before = self._messages  # deliveries may overtake the response to the creation
-        flow = self.in_flight.flow((self._end - before) * self._chunk)
+        counted = expected(bucket, self._chunk)
+        flow = self._share(counted)
         try:
             await flow.begin()
             info = await bucket.retrying(consumer.start)
@@ -529,6 +544,8 @@ class ChunkFeed:
                     flow.end()  # who reads the object may pause for any time
                     await self.sink.drained()
                     if not ended.done():
+                        counted = expected(bucket, self._chunk)
+                        flow = self._share(counted)
                         await flow.begin()
                 consumer.resume()
             ended.result()

@@ -26,6 +26,7 @@ from ..format.digest import hex_digest, new_hasher
 from ..format.models import ObjectInfo
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .doubled import doubled_chunks
+from .expected import expected, note_larger
 from .feed import DEFAULT_WINDOW, ChunkFeed
 from .late_copies import late_copies
 from .links import FollowLinks, check_follow_links, resolve
@@ -239,26 +240,32 @@ async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
     """
     if info.chunks != 1 or not 0 < info.size <= SMALL or not bucket.direct:
         return None
-    subject = chunk_subject(bucket.name, info.nuid)
+    size = expected(bucket, info.size)
     try:
-        if bucket.ways.allowed(DIRECT):  # only the payload counts: no need to parse the headers
-            wanted = bucket.direct_subject, last_of(subject), b"", bucket.js.timeout
-            if info.size < COUNTED:
-                data = (await bucket.client.request_frame(*wanted)).payload
-            else:
-                async with in_flight(bucket.connection).during(info.size):
-                    data = (await bucket.client.request_frame(*wanted)).payload
+        if size < COUNTED:
+            data = await _only(bucket, info)
         else:
-            message = await MessageRead(bucket, subject, ways=DIRECT_FIRST).wait()
-            data = b"" if message is None else message.data
+            async with in_flight(bucket.connection).during(size):
+                data = await _only(bucket, info)
     except PermissionsViolationError as exc:
         bucket.ways.note_refusal(exc)
         return None
     except NatsError:
         return None
     if len(data) != info.size or hex_digest(new_hasher(data).digest()) != info.digest:
+        if len(data) > info.size:
+            note_larger(bucket)
         return None
     return data if type(data) is bytes else bytes(data)
+
+
+async def _only(bucket: Bucket, info: ObjectInfo) -> Payload:
+    subject = chunk_subject(bucket.name, info.nuid)
+    if bucket.ways.allowed(DIRECT):  # only the payload counts: no need to parse the headers
+        request = last_of(subject), b"", bucket.js.timeout
+        return (await bucket.client.request_frame(bucket.direct_subject, *request)).payload
+    message = await MessageRead(bucket, subject, ways=DIRECT_FIRST).wait()
+    return b"" if message is None else message.data
 
 
 async def get_range(bucket: Bucket, name: str, start: int, end: int, follow: FollowLinks = "all") -> bytes:

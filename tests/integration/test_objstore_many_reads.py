@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 
 import pytest
 
 import natsproto
 from natsproto.jetstream import in_flight
 from natsproto.server import LocalServer
+from objstore import ObjectMetaOptions
+from objstore.format.codec import encode_meta
+from objstore.read.expected import is_doubted
 
 MIB = 1024 * 1024
 
@@ -61,4 +65,32 @@ async def test_many_lists_of_large_metas(new_server: LocalServer, bucket_name: s
 
         assert set(await asyncio.gather(*(listed() for _ in range(4)))) == {40}
         assert client.stats.reconnects == reconnects
+        await js.delete_object_store(bucket_name)
+
+
+@pytest.mark.parametrize("way", ["consumers", "ranges"])
+async def test_chunks_that_are_larger_than_recorded(server: LocalServer, bucket_name: str, way: str) -> None:
+    """What a meta says of its chunks is its writer's word: more comes than was counted."""
+    chunk, chunks = 1_000_000, 20
+    data = os.urandom(chunk * chunks)
+    async with asyncio.timeout(60), natsproto.connect(server.url) as client:
+        js = client.jetstream()
+        store = await js.create_object_store(bucket_name, allow_direct=way == "ranges")
+        info = await store.put("whole", data, chunk_size=chunk)
+        said = 1 if way == "consumers" else info.size // chunks - 1
+        for number in range(12):
+            meta = replace(info, name=f"{number}", options=ObjectMetaOptions(max_chunk_size=said))
+            await js.publish(store._bucket.meta_subject(meta.name), encode_meta(meta))
+        reconnects = client.stats.reconnects
+
+        async def read(number: int) -> bool:
+            if way == "ranges":
+                return await store.get_range(f"{number}", 1, chunk + 1) == data[1 : chunk + 1]
+            return await store.get(f"{number}") == data
+
+        for _ in range(2):
+            assert all(await asyncio.gather(*map(read, range(12))))
+        assert client.stats.reconnects == reconnects
+        assert is_doubted(store._bucket)
+        assert in_flight.in_flight(client.connection).bytes == 0
         await js.delete_object_store(bucket_name)

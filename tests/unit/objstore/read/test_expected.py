@@ -1,0 +1,138 @@
+"""Chunks count as large as recorded, until larger ones have come: then as large as a message may be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from natsproto.errors import StaleConnectionError
+from natsproto.jetstream.in_flight import LIMIT, InFlight
+from objstore import IntegrityError, ObjectMetaOptions, ObjectStore
+from objstore.bucket.binding import bind
+from objstore.bucket.bucket import Bucket
+from objstore.format.codec import encode_meta
+from objstore.read import expected as module
+from objstore.read.by_sequence import _ChunkReads, read_by_sequence
+from objstore.read.expected import expected, is_doubted, note_larger
+from objstore.read.get import get_range
+from objstore.read.ranges import Layout
+from support.memory_server import MemoryServer
+
+DATA = bytes(range(256)) * 40
+
+
+async def test_a_bucket_is_doubted(server: MemoryServer, bucket: Bucket) -> None:
+    await server.bucket("other")
+    other = await bind(server.js, "other")
+    assert expected(bucket, 5) == expected(other, 5) == 5
+    note_larger(bucket)
+    assert expected(bucket, 5) == bucket.max_message > 5
+    assert expected(await bind(server.js, "b"), 5) == bucket.max_message, "by whatever handle"
+    assert expected(other, 5) == 5
+    bucket.connection.loop.time = lambda: 1e9  # type: ignore[method-assign]
+    try:
+        assert expected(bucket, 5) == 5, "not for ever"
+    finally:
+        del bucket.connection.loop.time
+
+
+async def test_only_so_many_are_known(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_DOUBTED", 2)
+    for stream in ("OBJ_1", "OBJ_2", "OBJ_3"):
+        monkeypatch.setattr(bucket, "stream", stream)
+        note_larger(bucket)
+        assert is_doubted(bucket)
+    assert len(module._doubted[bucket.connection]) == 1
+
+
+@pytest.mark.parametrize("refused", ["nothing", "CONSUMER.CREATE"])
+@pytest.mark.parametrize(
+    ("version", "direct"), [("2.15.1", True), ("2.15.1", False), ("2.10.4", True), ("2.9.10", True)]
+)
+async def test_every_way_of_reading_notes_it(
+    monkeypatch: pytest.MonkeyPatch, version: str, direct: bool, refused: str
+) -> None:
+    server = MemoryServer(version)
+    try:
+        store: ObjectStore = await server.bucket(allow_direct=direct)
+        info = await store.put("a", DATA, chunk_size=1000)
+        forged = replace(info, name="forged", options=ObjectMetaOptions(max_chunk_size=1))
+        server.put_raw("$O.b.M.Zm9yZ2Vk", encode_meta(forged))
+        server.refused = {refused}
+        counted: list[int] = []
+        wait = InFlight.wait
+
+        async def noted(self: InFlight, size: int, patience: float | None = None) -> None:
+            counted.append(size)
+            await wait(self, size, patience)
+
+        monkeypatch.setattr(InFlight, "wait", noted)
+        assert await store.get("forged") == DATA
+        assert is_doubted(store._bucket)
+        if version == "2.10.4" or refused == "nothing":
+            counted.clear()
+            assert await store.get("forged") == DATA
+            assert max(counted) >= store._bucket.max_message
+    finally:
+        await server.client.close()
+
+
+async def test_an_object_that_says_it_is_smaller(server: MemoryServer, store: ObjectStore) -> None:
+    info = await store.put("a", DATA)
+    server.put_raw("$O.b.M.Zm9yZ2Vk", encode_meta(replace(info, name="forged", size=1)))
+    with pytest.raises(IntegrityError):
+        await store.get("forged")
+    assert is_doubted(store._bucket)
+
+
+async def test_chunks_of_a_range_that_are_larger(server: MemoryServer, bucket: Bucket) -> None:
+    store = await server.js.object_store("b")
+    info = await store.put("a", DATA, chunk_size=1000)
+    said = replace(info, options=ObjectMetaOptions(max_chunk_size=999), size=info.chunks * 999 - 1)
+    assert await read_by_sequence(bucket, said, Layout(said), 1000, 5000) is None
+    assert is_doubted(bucket)
+    server.verbs()
+    assert await read_by_sequence(bucket, info, Layout(info), 1000, 5000) is None
+    assert server.verbs() == [], "a batch brings no more bytes than it names"
+    assert await get_range(bucket, "a", 1000, 5000) == DATA[1000:5000]
+    assert await read_by_sequence(bucket, info, Layout(info), 1000, 2000) == DATA[1000:2000]
+
+
+async def test_never_more_chunks_of_a_range_than_may_be_large(
+    server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bucket, "max_message", LIMIT // 3)
+    store = await server.js.object_store("b")
+    info = await store.put("a", DATA, chunk_size=500)
+    waiting: list[int] = []
+    ask = _ChunkReads._ask
+
+    def noted(self: _ChunkReads) -> None:
+        ask(self)
+        came = self._last - self._first + 1 - len(self._left)
+        waiting.append(self._next - self._first - came)
+
+    monkeypatch.setattr(_ChunkReads, "_ask", noted)
+    for _ in range(2):
+        assert await read_by_sequence(bucket, info, Layout(info), 700, 9999) == DATA[700:9999]
+    assert max(waiting) == 3
+    assert len(server.connection.mux) == 0
+
+
+async def test_a_lost_connection_between_the_chunks_of_a_range(
+    server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bucket, "max_message", LIMIT)
+    store = await server.js.object_store("b")
+    info = await store.put("a", DATA, chunk_size=500)
+    ask = _ChunkReads._ask
+
+    def lost(self: _ChunkReads) -> None:
+        if self._next > self._first + 2:
+            raise StaleConnectionError("gone")
+        ask(self)
+
+    monkeypatch.setattr(_ChunkReads, "_ask", lost)
+    assert await read_by_sequence(bucket, info, Layout(info), 700, 9999) is None
+    assert len(server.connection.mux) == 0
