@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -53,7 +54,7 @@ class OtherBuckets:
     """
 
     def __init__(self) -> None:
-        self._found: dict[str, Bucket] = {}
+        self._found: dict[str, Bucket | BadBucketError] = {}
         self._away: dict[str, NatsError] = {}
 
     async def find(self, asked: Bucket, name: str) -> Bucket:
@@ -67,8 +68,14 @@ class OtherBuckets:
         if name in self._away:
             raise self._away[name].with_traceback(None)
         if name not in self._found:
-            self._found[name] = await _bound(asked, name)
-        return self._found[name]
+            try:
+                self._found[name] = await _bound(asked, name)
+            except BadBucketError as exc:
+                self._found[name] = exc
+        found = self._found[name]
+        if isinstance(found, BadBucketError):
+            raise found.with_traceback(None)
+        return found
 
     async def target(self, asked: Bucket, link: ObjectLink, name: str) -> tuple[Bucket, ObjectInfo]:
         """Return the object of that name in the bucket that a link leads to, and the bucket.
@@ -102,23 +109,47 @@ class _Kept:
     """The buckets that links of one have led to, each with the time until which it is kept."""
 
     def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
-        self.buckets: dict[str, tuple[Bucket | BadBucketError, float]] = {}
+        self.buckets: dict[str, tuple[Bucket | NatsError, float]] = {}
+        self.looking: dict[str, asyncio.Future[Bucket | NatsError | None]] = {}
 
 
 async def _bound(asked: Bucket, name: str) -> Bucket:
-    """Bind another bucket for a link, or return it as it was a moment ago: many links are read one by one."""
-    kept, now = asked.remembered(_Kept).buckets, asked.connection.loop.time()
-    found, until = kept.get(name, (None, 0.0))
-    if found is None or now >= until:
-        try:
-            found = await bind_other(asked, name)
-        except BadBucketError as exc:
-            found = exc  # its info may be as large
-        if len(kept) >= MOST_KEPT:
-            kept.clear()
-        kept[name] = found, now + KEPT
-    if isinstance(found, BadBucketError):
+    """Bind another bucket for a link, or return it as it was a moment ago: many links are read one by one.
+
+    Who wants it while it is being looked up waits for that.
+    """
+    kept, loop = asked.remembered(_Kept), asked.connection.loop
+    found: Bucket | NatsError | None
+    found, until = kept.buckets.get(name, (None, 0.0))
+    if loop.time() >= until:
+        found = None
+    while found is None:
+        looking = kept.looking.get(name)
+        if looking is None:
+            found = await _look_up(asked, name, kept)
+        else:
+            await asyncio.wait([looking])
+            found = looking.result()  # None: whoever looked was cancelled
+    if isinstance(found, NatsError):
         raise found.with_traceback(None)
+    return found
+
+
+async def _look_up(asked: Bucket, name: str, kept: _Kept) -> Bucket | NatsError:
+    loop = asked.connection.loop
+    looking = kept.looking[name] = loop.create_future()
+    found: Bucket | NatsError | None = None
+    try:
+        found = await bind_other(asked, name)
+    except NatsError as exc:
+        found = exc
+    finally:
+        del kept.looking[name]
+        looking.set_result(found)
+    if isinstance(found, Bucket | BadBucketError):  # such an error has cost as much
+        if len(kept.buckets) >= MOST_KEPT:
+            kept.buckets.clear()
+        kept.buckets[name] = found, loop.time() + KEPT
     return found
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from natsproto.errors import ConnectionClosedError, NatsError, RequestTimeoutError
-from objstore import LinkError, ObjectDeletedError, ObjectLink, ObjectNotFoundError, ObjectStore
+from objstore import (
+    BadBucketError,
+    BucketNotFoundError,
+    LinkError,
+    ObjectDeletedError,
+    ObjectLink,
+    ObjectNotFoundError,
+    ObjectStore,
+)
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.format.codec import encode_meta
@@ -128,6 +137,58 @@ async def test_single_reads_look_it_up_once_in_a_while(
     for _ in range(3):
         await store.get("l0")
     assert server.verbs().count("STREAM.INFO") == 3
+
+
+async def test_at_the_same_time_it_is_looked_up_once(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that takes, and whoever of those who wait gives up."""
+    monkeypatch.setattr(_links, "KEPT", 0.0)
+    bucket = store.bound_bucket
+    other = await server.bucket("other")
+    await other.put("far", b"away")
+    await server.js.create_stream({"name": "OBJ_none", "subjects": ["none.>"]})
+    looked: list[str] = []
+    look_up = _links.bind_other
+
+    async def slow(bucket: Bucket, name: str) -> Bucket:
+        looked.append(name)
+        await asyncio.sleep(0.05)
+        return await look_up(bucket, name)
+
+    monkeypatch.setattr(_links, "bind_other", slow)
+    for name, wrong in (("other", None), ("none", BadBucketError), ("nowhere", BucketNotFoundError)):
+        link(server, bucket, name, ObjectLink(name, "far"))
+        first = asyncio.create_task(resolve(bucket, name))
+        tasks = [asyncio.create_task(resolve(bucket, name)) for _ in range(9)]
+        await asyncio.sleep(0.02)
+        first.cancel()
+        tasks[0].cancel()
+        found = await asyncio.gather(first, *tasks, return_exceptions=True)
+        assert [isinstance(each, asyncio.CancelledError) for each in found] == [True] * 2 + [False] * 8
+        if wrong is None:
+            assert {each[0].name for each in found[2:] if isinstance(each, tuple)} == {"other"}
+        else:
+            assert all(isinstance(each, LinkError | BadBucketError) for each in found[2:])
+            assert all(isinstance(each.__cause__, wrong) for each in found[2:] if isinstance(each, LinkError))
+        assert looked == [name] * 2, "once more, since the first one was cancelled"
+        looked.clear()
+    assert bucket.remembered(_links._Kept).looking == {}
+
+
+async def test_a_list_keeps_what_is_no_bucket(
+    server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_links, "KEPT", 0.0)
+    await server.js.create_stream({"name": "OBJ_none", "subjects": ["none.>"]})
+    for number in range(3):
+        link(server, bucket, f"n{number}", ObjectLink("none", "x"))
+    others = OtherBuckets()
+    server.verbs()
+    for number in range(3):
+        with pytest.raises(LinkError, match="is no bucket"):
+            await resolve(bucket, f"n{number}", others=others)
+    assert server.verbs().count("STREAM.INFO") == 1
 
 
 async def test_a_list_waits_once_for_a_bucket_without_servers(
