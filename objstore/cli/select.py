@@ -54,19 +54,30 @@ class Pattern:
         """Whether it can only mean one object: nothing needs to be listed."""
         return not self.recursive and self.name is not None
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether an object that is called as it is written would be another one than it means."""
+        return self.literal is None and self.name != self.text
+
     @cached_property
     def prefix(self) -> str:
         """What every matching name begins with."""
-        if self.name is not None:
-            return self.name
-        wild = _WILD.search(self.text)
-        return self.text if wild is None else self.text[: wild.start()]
+        return self.start if self.name is None else self.name
+
+    @cached_property
+    def start(self) -> str:
+        """What every matching name begins with, and one that is called as it is written."""
+        wild = _WILD.search(self.text) if self.doubtful or self.name is None else None
+        return (self.name or self.text) if wild is None else self.text[: wild.start()]
 
     def directory_of(self, name: str) -> str:
         """Return the directory of a matching name that is certain, with its ``/``; the rest is its path."""
-        if self.recursive and self.name and name.startswith(self.name.rstrip("/") + "/"):
-            return self.name.rstrip("/") + "/"
-        return self.prefix[: self.prefix.rfind("/") + 1]
+        for known in (self.name, self.text) if self.recursive and self.name else ():
+            directory = known.rstrip("/") + "/"
+            if name.startswith(directory):
+                return directory
+        directory = self.prefix[: self.prefix.rfind("/") + 1]
+        return directory if name.startswith(directory) else ""
 
     def is_called(self, name: str) -> bool:
         """Whether an object of this name is called so, or lies in a directory that is, whatever matches."""
@@ -152,28 +163,23 @@ async def choose(store: ObjectStore, patterns: Iterable[Pattern], out: Output) -
     turns = Turns()
     for pattern in patterns:
         if pattern.exact:
-            assert pattern.name is not None
-            found.setdefault(pattern.name, Chosen(pattern.name, pattern.directory_of(pattern.name)))
+            name = await _exactly(store, pattern)
+            found.setdefault(name, Chosen(name, pattern.directory_of(name)))
             continue
         if infos is None:
-            only = pattern.prefix.rstrip("/") if len(patterns) == 1 else ""
+            only = pattern.start.rstrip("/") if len(patterns) == 1 else ""
             infos = await listed(store, out, prefix=only)
         matching, called = [], []
         for info in infos:
             await turns.take()
             if pattern.matches(info.name):
                 matching.append(info)
-            if pattern.name is None and pattern.literal is None and pattern.is_called(info.name):
+            if pattern.doubtful and pattern.is_called(info.name):
                 called.append(info)
         if not matching:
             matching = called  # as in a shell: what matches nothing may be meant as it is
         elif called and {info.name for info in matching} - {info.name for info in called}:
-            what = "object or directory" if pattern.recursive else "object"
-            raise CommandError(
-                f"{pattern.text!r} is the name of an {what}, and a pattern that matches others: "
-                "pass --literal or --glob",
-                2,
-            )
+            raise _decide(pattern)
         if not matching and pattern.text:
             what = "nothing below" if pattern.recursive and pattern.name is not None else "no object matches"
             raise CommandError(
@@ -184,6 +190,30 @@ async def choose(store: ObjectStore, patterns: Iterable[Pattern], out: Output) -
         for info in matching:
             found.setdefault(info.name, Chosen(info.name, pattern.directory_of(info.name), info))
     return list(found.values())
+
+
+async def _exactly(store: ObjectStore, pattern: Pattern) -> str:
+    """Return the name of the one object that a pattern means, which may not exist.
+
+    Raises:
+        CommandError: it has escapes, and an object is called as it is written.
+    """
+    name = pattern.name
+    assert name is not None
+    if not pattern.doubtful or not await store.exists(pattern.text):
+        return name
+    if await store.exists(name):
+        raise _decide(pattern)
+    return pattern.text  # as in a shell: what matches nothing may be meant as it is
+
+
+def _decide(pattern: Pattern) -> CommandError:
+    what = "object or directory" if pattern.recursive else "object"
+    return CommandError(
+        f"{pattern.text!r} is the name of an {what}, and a pattern that matches others: "
+        "pass --literal or --glob",
+        2,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,13 +66,17 @@ async def chosen(
         ("report[1].pdf", False, ["report[1].pdf"], ["report1.pdf"]),
         ("tmp/**", False, ["tmp/**"], ["tmp/**", "tmp/a", "tmp/b/c"]),
         ("tm?", True, ["tm?/x"], ["tm?/x", "tmp/**", "tmp/a", "tmp/b/c"]),
+        ("in/rep[*]rt", False, ["in/rep[*]rt"], ["in/rep*rt"]),
+        ("in[?]/a", False, ["in[?]/a"], ["in?/a"]),
+        ("in[?]", True, ["in[?]/a"], ["in?/a"]),
     ],
 )
 async def test_others_do_not_decide_what_a_pattern_means(
     store: ObjectStore, text: str, recursive: bool, called: list[str], matching: list[str]
 ) -> None:
     """Who may choose a name could have another object taken for it, or others beside it."""
-    for name in ("report[1].pdf", "report1.pdf", "tmp/**", "tmp/a", "tmp/b/c", "tm?/x"):
+    names_stored = "report[1].pdf report1.pdf tmp/** tmp/a tmp/b/c tm?/x in/rep*rt in/rep[*]rt in?/a in[?]/a"
+    for name in names_stored.split():
         await store.put(name, b"")
     with pytest.raises(CommandError, match=r"pass --literal or --glob") as told:
         await chosen(store, text, recursive=recursive)
@@ -85,7 +89,9 @@ async def test_others_do_not_decide_what_a_pattern_means(
     assert await names(literal=False) == matching
     for name in set(matching) - set(called):
         await store.delete(name)
-    assert [name for name, _ in await chosen(store, text, recursive=recursive)] == called
+    left = await chosen(store, text, recursive=recursive)
+    assert [name for name, _ in left] == called
+    assert all(name.endswith(path) for name, path in left)
 
 
 async def test_literally(store: ObjectStore) -> None:
