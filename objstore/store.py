@@ -342,6 +342,7 @@ class ObjectStore(StoreReads):
         *,
         to: ObjectStore | None = None,
         chunk_size: int | None = None,
+        ttl: timedelta | None = None,
         if_revision: int | None = None,
         progress: Progress | None = None,
         follow_links: FollowLinks = "all",
@@ -349,13 +350,14 @@ class ObjectStore(StoreReads):
         """Copy an object, here or into another store (of this or another client).
 
         The server cannot copy: the bytes go through this client, in constant memory, and are verified.
-        Description, headers, metadata and chunk size are copied, a time to live is not. For a link, its
-        target is copied.
+        Description, headers, metadata and chunk size are copied, a time to live is not: see ``ttl``. For a
+        link, its target is copied.
 
         Args:
             new_name: the copy's name; an object of that name is replaced.
             to: the store to copy into; default: this one.
             chunk_size: another chunk size for the copy.
+            ttl: as :meth:`put`, for the copy.
             if_revision: as :meth:`put`, for the copy.
             follow_links: as :meth:`get`.
 
@@ -381,6 +383,7 @@ class ObjectStore(StoreReads):
             info.headers,
             metadata={key: value for key, value in info.metadata.items() if not key.startswith(RESERVED)},
             chunk_size=chunk_size,
+            ttl=ttl,
             if_revision=if_revision,
             progress=progress,
             size=info.size,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ..bucket.binding import bind
 from ..bucket.bucket import Bucket
@@ -14,9 +13,6 @@ from ..format.codec import MetaDecodeError, encode_meta
 from ..format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions
 from ..format.naming import check_bucket, new_nuid
 from ..read.lookup import live_info
-
-if TYPE_CHECKING:
-    from ..store import ObjectStore
 
 
 async def check_target(bucket: Bucket, link: ObjectLink) -> None:
@@ -93,17 +89,3 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
                 raise lost_race(bucket, name, expected, conflict) from None
             continue
         return replace(info, revision=revision)
-
-
-async def link_again(store: ObjectStore, name: str, info: ObjectInfo) -> ObjectInfo:
-    """Store a link to what another link leads to, as :meth:`ObjectStore.add_link` does: a link that is moved.
-
-    Raises:
-        The errors of :meth:`ObjectStore.add_link`.
-    """
-    assert info.options is not None
-    link = info.options.link
-    assert link is not None
-    if link.name is None:
-        return await store.add_bucket_link(name, link.bucket, description=info.description)
-    return await store.add_link(name, link, description=info.description)

@@ -345,15 +345,14 @@ async def move(
         raise _exists(to, new)
     if store.bucket == to.bucket and not taken:
         return await store.rename(name, new, if_revision=info.revision)
-    if info.is_link:
-        from objstore.change.links import link_again
+    from objstore.change.move import copy_to_move
 
-        copied = await link_again(to, new, info)
+    if info.is_link:
+        copied = await copy_to_move(store, info, to, new)
     else:
         # What was found is what may be replaced: an object stored there meanwhile stays.
         there = (await to.get_info(new)).revision if taken else 0
-        # It was no link: if it is one now, its target is not what is moved.
-        copied = await store.copy(name, new, to=to, if_revision=there, progress=show, follow_links="none")
+        copied = await copy_to_move(store, info, to, new, if_revision=there, progress=show)
         found = await to.get_info(new)
         if (copied.size, copied.digest) != (info.size, info.digest) or found.revision != copied.revision:
             raise CommandError(f"mv: {name!r} or its copy was changed meanwhile: it is not deleted", 4)

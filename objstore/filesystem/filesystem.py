@@ -18,7 +18,7 @@ from fsspec.core import get_compression
 from fsspec.implementations.local import LocalFileSystem, make_path_posix, trailing_sep
 
 from ..bucket.at_once import run_all
-from ..change.links import link_again
+from ..change.move import copy_to_move
 from ..errors import BucketNotFoundError, ObjectAlreadyExists, ObjectChangedError, ObjectNotFoundError
 from ..format.models import ObjectMeta
 from ..read.files import Written
@@ -262,10 +262,7 @@ class NatsObjectFileSystem(FileSystemReads):
                 except ObjectAlreadyExists:
                     pass  # replace it, as mv does
             info = await source.get_info(name)
-            if info.is_link:  # what it leads to is not moved, and may be a secret of another bucket
-                copied = await link_again(target, new_name, info)
-            else:
-                copied = await source.copy(name, new_name, to=target, follow_links="none")
+            copied = await copy_to_move(source, info, target, new_name)
             if (await target.get_info(new_name)).nuid != copied.nuid:
                 raise ObjectChangedError(
                     f"the copy of {name!r} was replaced meanwhile: the original stays",

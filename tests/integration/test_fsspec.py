@@ -190,6 +190,30 @@ def test_what_is_continued_keeps_its_end(new_server: LocalServer, bucket_name: s
     fs.close()
 
 
+def test_what_is_moved_keeps_its_end(new_server: LocalServer, bucket_name: str) -> None:
+    """Whoever may write the name that it is moved to would decide whether it ends."""
+    fs = NatsObjectFileSystem(new_server.url, skip_instance_cache=True)
+    allows, not_allowed = f"{bucket_name}-1", f"{bucket_name}-2"
+    for bucket in (bucket_name, allows):
+        fs.mkdir(bucket, allow_msg_ttl=True)
+    fs.mkdir(not_allowed)
+    fs.pipe_file(f"{bucket_name}/there", b"old")
+    for target in ("free", "there"):
+        fs.pipe_file(f"{bucket_name}/a", b"x", ttl=timedelta(seconds=50))
+        end = fs.info(f"{bucket_name}/a")["expires"]
+        fs.mv(f"{bucket_name}/a", f"{bucket_name}/{target}")
+        moved = fs.info(f"{bucket_name}/{target}")
+        assert end <= moved["expires"] < end + timedelta(seconds=1.1)
+        assert fs.cat(f"{bucket_name}/{target}") == b"x"
+    fs.mv(f"{bucket_name}/there", f"{allows}/there")
+    assert end <= fs.info(f"{allows}/there")["expires"] < end + timedelta(seconds=2.2)
+    fs.mv(f"{allows}/there", f"{not_allowed}/there")
+    assert "expires" not in fs.info(f"{not_allowed}/there")
+    for bucket in (bucket_name, allows, not_allowed):
+        fs.rm(bucket, recursive=True)
+    fs.close()
+
+
 def test_rights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = """
     authorization { users = [
