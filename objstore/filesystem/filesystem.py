@@ -41,7 +41,7 @@ from .transaction import WriteTransaction
 from .writing import Mode, Writing
 
 if TYPE_CHECKING:
-    from ..format.models import BucketFields
+    from ..format.models import BucketFields, InvalidMeta
     from .writing import WriteOptions
 
 T = TypeVar("T")
@@ -599,7 +599,8 @@ class NatsObjectFileSystem(FileSystemReads):
         bucket, name = split(strip(path))
         if not bucket:
             raise PermissionError(errno.EPERM, "remove buckets by their names", "natsobj://")
-        tree = await self._tree(bucket, name)
+        unreadable: list[InvalidMeta] = []
+        tree = await self._tree(bucket, name, None if name else unreadable.append)
         if name in tree.files:
             raise NotADirectoryError(errno.ENOTDIR, "this is an object", path)
         if not tree.is_directory(name):
@@ -608,6 +609,9 @@ class NatsObjectFileSystem(FileSystemReads):
         kept = [marker for marker in tree.markers if marker.size or marker.name.rstrip("/") != name]
         if tree.files or kept:
             raise OSError(errno.ENOTEMPTY, "the directory is not empty: use rm(recursive=True)", path)
+        if unreadable:
+            what = f"the bucket has metas that cannot be read ({unreadable[0].error})"
+            raise OSError(errno.ENOTEMPTY, f"{what}: use rm(recursive=True)", path)
         with os_errors(path):
             store = await self._store(bucket)
             if name:

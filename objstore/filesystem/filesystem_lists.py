@@ -39,6 +39,7 @@ from .tree import Entry, Tree, directory_entry, file_entry, only_names
 
 if TYPE_CHECKING:
     from ..format.models import ObjectInfo
+    from ..listing.decode import OnInvalid
     from ..read.links import FollowLinks
     from ..store import ObjectStore
 
@@ -209,11 +210,11 @@ class FileSystemLists(AsyncFileSystem):
         except FileNotFoundError:
             return False
 
-    async def _tree(self, bucket: str, name: str = "") -> Tree:
+    async def _tree(self, bucket: str, name: str = "", on_invalid: OnInvalid | None = None) -> Tree:
         """Read all metas of a bucket; keep a directory, or a file, of that name."""
         tree = Tree(bucket)
         with os_errors(join(bucket, name)):
-            found = await self._read(bucket, lambda store: store.list(prefix=name))
+            found = await self._read(bucket, lambda store: store.list(prefix=name, on_invalid=on_invalid))
             infos = [info for info in found if info.name == name or is_within(info.name, name)]
             store = await self._store(bucket)
             links = [info for info in infos if info.is_link]

@@ -274,6 +274,23 @@ def test_rights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
             each.close()
 
 
+@pytest.mark.parametrize("subject", ["eA==", "%%%"])
+def test_a_bucket_with_metas_that_cannot_be_read_is_not_empty(
+    fs: NatsObjectFileSystem, bucket_name: str, subject: str
+) -> None:
+    async def spoil() -> None:
+        store = await fs._store(bucket_name)
+        await store.put("d/", b"")
+        await store.js.publish(f"$O.{bucket_name}.M.{subject}", b"{garbage")
+
+    sync(fs.loop, spoil)
+    fs.rmdir(f"{bucket_name}/d")
+    with pytest.raises(OSError, match="cannot be read") as caught:
+        fs.rmdir(bucket_name)
+    assert caught.value.errno == errno.ENOTEMPTY
+    assert fs.exists(bucket_name)
+
+
 @pytest.mark.parametrize("follow", ["all", "none"])
 def test_a_link_is_moved_as_a_link(
     server: LocalServer, fs: NatsObjectFileSystem, bucket_name: str, follow: str
