@@ -39,9 +39,10 @@ def test_names_in_messages() -> None:
         assert len(str(error)) < 500
 
 
-async def test_refusals_of_answers(caplog: pytest.LogCaptureFixture) -> None:
+async def test_refusals_of_answers(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer names reply subjects that the one who answers may not publish to."""
     server = FakeServer()
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: 100.0)
     session = server.session
     for n in range(1000):
         text = f'Permissions Violation for Publish to "x{n}.{"y" * 3900}"'
