@@ -25,6 +25,7 @@ from objstore.format.naming import meta_subject
 from objstore.read import links as _links
 from objstore.read.links import MAX_LINKS, OtherBuckets, check_follow_links, resolve
 from support.memory_server import ROLL_UP, MemoryServer
+from support.waits import eventually
 
 
 @pytest.fixture
@@ -149,11 +150,11 @@ async def test_at_the_same_time_it_is_looked_up_once(
     await other.put("far", b"away")
     await server.js.create_stream({"name": "OBJ_none", "subjects": ["none.>"]})
     looked: list[str] = []
-    look_up = _links.bind_other
+    look_up, answered = _links.bind_other, asyncio.Event()
 
     async def slow(bucket: Bucket, name: str) -> Bucket:
         looked.append(name)
-        await asyncio.sleep(0.05)
+        await answered.wait()
         return await look_up(bucket, name)
 
     monkeypatch.setattr(_links, "bind_other", slow)
@@ -161,9 +162,11 @@ async def test_at_the_same_time_it_is_looked_up_once(
         link(server, bucket, name, ObjectLink(name, "far"))
         first = asyncio.create_task(resolve(bucket, name))
         tasks = [asyncio.create_task(resolve(bucket, name)) for _ in range(9)]
-        await asyncio.sleep(0.02)
+        await eventually(lambda: looked)
         first.cancel()
         tasks[0].cancel()
+        await eventually(lambda: len(looked) == 2)
+        answered.set()
         found = await asyncio.gather(first, *tasks, return_exceptions=True)
         assert [isinstance(each, asyncio.CancelledError) for each in found] == [True] * 2 + [False] * 8
         if wrong is None:
@@ -173,6 +176,7 @@ async def test_at_the_same_time_it_is_looked_up_once(
             assert all(isinstance(each.__cause__, wrong) for each in found[2:] if isinstance(each, LinkError))
         assert looked == [name] * 2, "once more, since the first one was cancelled"
         looked.clear()
+        answered.clear()
     assert bucket.remembered(_links._Kept).looking == {}
 
 
