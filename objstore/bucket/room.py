@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from types import TracebackType
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from natsproto.jetstream.in_flight import LIMIT, Flow, in_flight
 
+from .known import Known
+
 if TYPE_CHECKING:
     from typing import Self
-
-    from natsproto.aio.connection import Connection
 
     from .bucket import Bucket
 
@@ -21,12 +20,8 @@ KNOWN_FOR = 60.0
 LATER = 1024 * 1024
 """Bytes that the metas which were stored during a list are taken to have."""
 
-MOST_KNOWN = 1000
-"""Lists of a connection whose sizes are known."""
-
-# By connection, since handles are cheap to make: how many bytes came during the last list of a kind, and how
-# long that counts.
-_sizes: WeakKeyDictionary[Connection, dict[tuple[str, str, bool], tuple[int, float]]] = WeakKeyDictionary()
+_sizes = Known[int](KNOWN_FOR)
+"""How many bytes came during the last list of a kind."""
 
 
 class Room:
@@ -45,10 +40,9 @@ class Room:
     def __init__(self, bucket: Bucket, subject: str, *, names: bool = False, size: int | None = None) -> None:
         self._connection = bucket.connection
         self._key = None if size is not None else (bucket.stream, subject, names)
-        self._known = _sizes.setdefault(self._connection, {})
         if self._key is not None:
-            last, until = self._known.get(self._key, (LIMIT, 0.0))
-            size = last if self._connection.loop.time() < until else LIMIT
+            last = _sizes.get(self._connection, self._key)
+            size = LIMIT if last is None else last
         self._size = max(1, min(size or 0, LIMIT))
         self._flow: Flow | None = None
         self._epoch = self._before = 0
@@ -70,10 +64,7 @@ class Room:
         lost = self._was_lost
         self._end()
         if self._key is not None and (lost or kind is None):  # else it may have been ended early
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            size = LIMIT if lost else self._came
-            self._known[self._key] = size, self._connection.loop.time() + KNOWN_FOR
+            _sizes.note(self._connection, self._key, LIMIT if lost else self._came)
 
     @property
     def _was_lost(self) -> bool:

@@ -112,10 +112,12 @@ def check_bucket_first(command: str, bucket: str, others: Sequence[str], *, file
         files: the others are files, not names of objects.
 
     Raises:
-        AddressError: the arguments are swapped.
+        AddressError: the arguments are swapped, or one is empty.
     """
     if not others:
         return
+    if "" in others:  # as an empty variable leaves it
+        raise AddressError(f"{command}: the name of {'a file' if files else 'an object'} is empty")
     last = others[-1]
     swapped = f"the bucket comes first: objstore {command} {last} {bucket}"
     if not is_bucket_name(bucket) and is_bucket_name(last) and not (files and os.path.lexists(last)):

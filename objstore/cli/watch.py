@@ -64,17 +64,19 @@ async def _run(command: str, info: ObjectInfo, out: Output) -> None:
     """Run a shell command for one change, and wait for it; its failure is a warning.
 
     Others choose the names: they are in the environment and in the JSON document on standard input, and no
-    part of the command's text.
+    part of the command's text. The command is not run for a name that does not fit into an environment: it
+    would find an empty one, which means everything to many commands.
     """
     import json
     import subprocess
 
     what = f"revision {info.revision}, {info.name!r}"
-    # Another command may have started this one for another object.
-    inherited = {name: value for name, value in os.environ.items() if name != "OBJSTORE_NAME"}
+    if not _fits(info.name):
+        out.warn(f"--exec: the command is not run for {what}: the name does not fit into an environment")
+        return
     try:
         process = await asyncio.create_subprocess_shell(
-            command, stdin=subprocess.PIPE, env={**inherited, **_variables(info)}
+            command, stdin=subprocess.PIPE, env={**os.environ, **_variables(info)}
         )
     except (OSError, ValueError) as exc:
         out.warn(f"--exec: the command cannot be run for {what}: {exc}")
@@ -88,8 +90,15 @@ async def _run(command: str, info: ObjectInfo, out: Output) -> None:
         out.warn(f"--exec: exit code {process.returncode} for {what}")
 
 
+def _fits(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # the encoding of this system does not have one of its characters
+        return False
+
+
 def _variables(info: ObjectInfo) -> dict[str, str]:
-    """Return what a command finds in its environment: only what fits in there, and has a bounded size."""
+    """Return what a command finds in its environment: what has a bounded size."""
     from objstore.format.digest import parse_digest
 
     variables = {
@@ -100,12 +109,6 @@ def _variables(info: ObjectInfo) -> dict[str, str]:
         "OBJSTORE_SIZE": str(info.size),
         "OBJSTORE_DIGEST": info.digest,
     }
-    try:
-        fits = b"\0" not in os.fsencode(info.name)
-    except UnicodeEncodeError:  # the encoding of this system does not have one of its characters
-        fits = False
-    if not fits:
-        del variables["OBJSTORE_NAME"]
     try:
         parse_digest(info.digest)
     except ValueError:  # a writer of the bucket has put any text there

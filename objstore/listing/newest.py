@@ -9,6 +9,7 @@ from natsproto.errors import NatsError, PermissionsViolationError
 from natsproto.jetstream.api.errors import retryable
 from natsproto.jetstream.in_flight import LIMIT, in_flight
 
+from ..bucket.known import Known
 from ..bucket.ways import ANY_WAY
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ AT_ONCE = 64
 """Reads of single messages in flight at once."""
 
 BYTES_AT_ONCE = 8 * 1024 * 1024
-"""Bytes that they may bring, by :class:`_Known`; never more than :data:`LIMIT`, however large each is."""
+"""Bytes that they may bring, by :class:`_Estimate`; those of unknown size never more than :data:`LIMIT`."""
 
 UNKNOWN = 1024 * 1024
 """Bytes that one may have while nothing is known."""
@@ -29,8 +30,14 @@ UNKNOWN = 1024 * 1024
 SMALLEST = 512
 """Bytes that one has at least, as far as it counts for what is on its way."""
 
+KNOWN_FOR = 60.0
+"""Seconds for which as many of them are taken to be no larger than the largest of the last ones."""
 
-class _Known:
+_known = Known[tuple[int, int]](KNOWN_FOR)
+"""By stream and kind, the size of the largest, and of how many."""
+
+
+class _Estimate:
     """The size of the largest of the last ones. It sinks slowly: the next ones may be larger again."""
 
     def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
@@ -44,18 +51,37 @@ async def each_newest(
 
     Those that cannot be requested are left out.
     """
-    known, at = bucket.remembered(_Known), 0
-    at_once = min(at_once, LIMIT // bucket.max_message)  # smaller ones may come before larger ones
+    if not subjects:
+        return
+    estimate, connection, at, largest = bucket.remembered(_Estimate), bucket.connection, 0, 0
+    kind = bucket.stream, subjects[0].split(".", 3)[2]  # metas, or chunks
     while at < len(subjects):
-        count = max(1, min(at_once, BYTES_AT_ONCE // known.size))
+        known, number = _known.get(connection, kind) or (0, 0)
+        size = counted = max(estimate.size, known)
+        most = at_once
+        if len(subjects) > number:  # small ones may come before large ones
+            counted = _as_it_comes(bucket.max_message)
+            most = min(at_once, LIMIT // counted)
+        count = max(1, min(most, BYTES_AT_ONCE // size))
         part = list(filter(bucket.can_request, subjects[at : at + count]))
         at += count
-        async with in_flight(bucket.connection).during(max(1, min(LIMIT, known.size * len(part)))):
+        async with in_flight(connection).during(max(1, min(LIMIT, counted * len(part)))):
             answers = await _newest_of(bucket, part, ways)
-        sizes = [len(each.data) for _, each in answers if each is not None]
-        known.size = max(SMALLEST + max(sizes, default=0), known.size * 7 // 8)
+        newest = _as_it_comes(max((len(each.data) for _, each in answers if each is not None), default=0))
+        largest = max(largest, newest)
+        estimate.size = max(newest, estimate.size * 7 // 8)
+        if newest > known:
+            _known.note(connection, kind, (newest, number))
         for answer in answers:
             yield answer
+    known, number = _known.get(connection, kind) or (0, 0)
+    if len(subjects) >= number:
+        _known.note(connection, kind, (largest, len(subjects)))
+
+
+def _as_it_comes(size: int) -> int:
+    """Return the bytes of an answer with so many: in base64, perhaps."""
+    return SMALLEST + size * 4 // 3
 
 
 async def _newest_of(

@@ -47,7 +47,7 @@ async def test_a_size_is_known_for_some_time(bucket: Bucket, monkeypatch: pytest
         assert count.bytes == MEGABYTE
     async with Room(bucket, ALL, names=True):
         assert count.bytes == LIMIT, "another list"
-    monkeypatch.setattr(room, "KNOWN_FOR", -1.0)
+    monkeypatch.setattr(room._sizes, "seconds", -1.0)
     async with Room(bucket, ALL):
         pass
     async with Room(bucket, ALL):
@@ -58,15 +58,7 @@ async def test_one_name_of_a_known_size(bucket: Bucket) -> None:
     count = in_flight(bucket.connection)
     async with Room(bucket, "$O.b.M.YQ==", size=MEGABYTE), Room(bucket, "$O.b.M.Yg==", size=0):
         assert count.bytes == MEGABYTE
-    assert not room._sizes[bucket.connection]
-
-
-async def test_few_are_remembered(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MOST_KNOWN", 3)
-    for number in range(10):
-        async with Room(bucket, f"{number}.>"):
-            pass
-    assert len(room._sizes[bucket.connection]) <= 3
+    assert room._sizes.get(bucket.connection, (bucket.stream, "$O.b.M.YQ==", False)) is None
 
 
 async def test_a_list_that_was_ended_early_tells_no_size(bucket: Bucket) -> None:

@@ -91,6 +91,8 @@ def test_targets() -> None:
         (["b", "natsobj://b/n"], "has its own bucket: omit 'b'"),
         (["natsobj://b/n", "m"], "'m' stands beside addresses"),
         (["a.txt", "b"], "the bucket comes first: objstore cat b a.txt"),
+        (["b", ""], "the name of an object is empty"),
+        (["b", "a", ""], "the name of an object is empty"),
     ],
 )
 def test_refused_targets(words: list[str], why: str) -> None:

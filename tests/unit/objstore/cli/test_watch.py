@@ -108,18 +108,22 @@ async def test_what_a_writer_calls_a_digest(
     assert json.loads((tmp_path / "documents").read_text().splitlines()[1])["digest"] == digest
 
 
-async def test_a_name_that_the_systems_encoding_does_not_have(
-    store: ObjectStore, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["ü", "a\0b"])
+async def test_a_name_that_does_not_fit_into_an_environment(
+    store: ObjectStore, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    """The command would find an empty one, which means a whole bucket, or directory, to many commands."""
     plain = os.fsencode
     monkeypatch.setenv("OBJSTORE_NAME", "of the command that has started this one")
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii") if "ü" in text else plain(text))
-    await store.put("ü", b"")
-    script = 'cat >> documents; echo "$OBJSTORE_EVENT ${OBJSTORE_NAME-none}" >> seen'
-    _, err = await command("watch", "b", "--from-revision", "5", "--count", "1", "--exec", script)
-    assert err == ""
-    assert (tmp_path / "seen").read_text() == "put none\n"
-    assert json.loads((tmp_path / "documents").read_text())["name"] == "ü"
+    first = await store.put(name, b"")
+    await store.put("good", b"")
+    script = 'cat >/dev/null; echo "$OBJSTORE_NAME" >> seen'
+    _, err = await command(
+        "watch", "b", "--from-revision", str(first.revision), "--count", "2", "--exec", script
+    )
+    assert f"the command is not run for revision {first.revision}" in err
+    assert (tmp_path / "seen").read_text() == "good\n"
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 
 import pytest
 
-from natsproto.jetstream.in_flight import in_flight
+from natsproto.jetstream.in_flight import LIMIT, in_flight
 from objstore import ObjectStore
+from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.format.naming import meta_subject
 from objstore.listing import newest
@@ -30,12 +32,12 @@ async def test_each(server: MemoryServer, store: ObjectStore, bucket: Bucket) ->
 
 
 @pytest.mark.parametrize(
-    ("size", "number", "payload", "most"),
+    ("size", "number", "payload", "most", "again"),
     [
-        (100, 700, 256 * 1024, AT_ONCE),
-        (100, 700, 1024 * 1024, 24),  # larger ones may come behind them
-        (1024 * 1024 - 512, 40, 1024 * 1024, 8),
-        (100, 40, 64 * 1024 * 1024, 1),
+        (100, 700, 256 * 1024, AT_ONCE, 30),
+        (100, 700, 1024 * 1024, 17, 30),  # the first time larger ones may come behind them
+        (1024 * 1024 - 512, 40, 1024 * 1024, 8, 6),
+        (100, 40, 64 * 1024 * 1024, 1, 30),
     ],
 )
 async def test_others_decide_how_large_they_are(
@@ -46,10 +48,10 @@ async def test_others_decide_how_large_they_are(
     number: int,
     payload: int,
     most: int,
+    again: int,
 ) -> None:
     monkeypatch.setattr(Bucket, "max_message", payload)
     parts: list[int] = []
-    data = b"x" * size
     read = newest._newest_of
 
     async def noted(bucket: Bucket, subjects: list[str], *args: object) -> object:
@@ -59,7 +61,7 @@ async def test_others_decide_how_large_they_are(
     monkeypatch.setattr(newest, "_newest_of", noted)
     subjects = [meta_subject("b", f"{each}") for each in range(number)]
     for subject in subjects:
-        server.put_raw(subject, data)
+        server.put_raw(subject, b"x" * size)
     found = [subject async for subject, message in each_newest(bucket, subjects) if message is not None]
     assert found == subjects
     assert parts[0] == min(8, most), "nothing is known yet"
@@ -67,5 +69,43 @@ async def test_others_decide_how_large_they_are(
     assert all(later <= earlier * 8 / 7 + 1 for earlier, later in pairwise(parts))
     parts.clear()
     assert len([each async for each in each_newest(bucket, subjects[:30])]) == 30
-    assert max(parts) == min(most, 30)
+    assert max(parts) == again
+    assert in_flight(bucket.connection).bytes == 0
+
+
+@pytest.mark.parametrize("before", ["nothing", "few", "all"])
+async def test_large_ones_behind_small_ones(
+    server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """Several lists at once, by whatever handle, whatever was read before: not too many come at once."""
+    small = [meta_subject("b", f"s{each}") for each in range(300)]
+    large = [meta_subject("b", f"l{each}") for each in range(40)]
+    for subjects, data in ((small, b"x"), (large, b"x" * 700_000)):
+        for subject in subjects:
+            server.put_raw(subject, data)
+    read, waiting, most = newest._newest_of, 0, 0
+
+    async def noted(bucket: Bucket, subjects: list[str], *args: object) -> object:
+        nonlocal waiting, most
+        asked = len(set(subjects) & {*large})
+        waiting += asked
+        most = max(most, waiting)
+        try:
+            return await read(bucket, subjects, *args)  # type: ignore[arg-type]
+        finally:
+            waiting -= asked
+
+    monkeypatch.setattr(newest, "_newest_of", noted)
+
+    async def listed(subjects: list[str]) -> int:
+        handle = await bind(server.js, "b")
+        return len([each async for each in each_newest(handle, subjects)])
+
+    if before == "few":
+        for _ in range(5):
+            await listed(small)
+    elif before == "all":
+        await listed([*small, *large])
+    assert set(await asyncio.gather(*(listed([*small, *large]) for _ in range(6)))) == {340}
+    assert most <= LIMIT // 700_000
     assert in_flight(bucket.connection).bytes == 0

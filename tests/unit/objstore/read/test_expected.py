@@ -12,7 +12,6 @@ from objstore import IntegrityError, ObjectMetaOptions, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.format.codec import encode_meta
-from objstore.read import expected as module
 from objstore.read.by_sequence import _ChunkReads, read_by_sequence
 from objstore.read.expected import expected, is_doubted, note_larger
 from objstore.read.get import get_range
@@ -35,15 +34,6 @@ async def test_a_bucket_is_doubted(server: MemoryServer, bucket: Bucket) -> None
         assert expected(bucket, 5) == 5, "not for ever"
     finally:
         del bucket.connection.loop.time
-
-
-async def test_only_so_many_are_known(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_DOUBTED", 2)
-    for stream in ("OBJ_1", "OBJ_2", "OBJ_3"):
-        monkeypatch.setattr(bucket, "stream", stream)
-        note_larger(bucket)
-        assert is_doubted(bucket)
-    assert len(module._doubted[bucket.connection]) == 1
 
 
 @pytest.mark.parametrize("refused", ["nothing", "CONSUMER.CREATE"])
