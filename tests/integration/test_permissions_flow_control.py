@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -162,3 +163,56 @@ async def test_lists_of_many_names_without_flow_control(
                 async with asyncio.timeout(PATIENCE - 5), few.watch() as watcher:
                     async for _ in watcher:
                         pass
+
+
+async def test_the_rights_where_subjects_have_the_account(new_server: LocalServer) -> None:
+    """With ``js_ack_fc_v2`` two tokens stand before the stream."""
+    reads = ["STREAM.INFO.OBJ_b", "CONSUMER.CREATE.OBJ_b.>", "CONSUMER.DELETE.OBJ_b.>"]
+    works = ["CONSUMER.CREATE.EV.*.ev.>", "CONSUMER.INFO.EV.*", "CONSUMER.MSG.NEXT.EV.w"]
+    rights = {
+        "reader": [*(f"$JS.API.{each}" for each in reads), "$JS.FC.*.*.OBJ_b.>"],
+        "worker": [
+            *(f"$JS.API.{each}" for each in works),
+            "$JS.ACK.*.*.EV.w.>",
+            "$JS.ACK.*.*.EV.p.>",
+            "$JS.FC.*.*.EV.p.>",
+        ],
+    }
+    users = ", ".join(
+        f"{{ user: {user}, password: p, permissions: {{ publish: {json.dumps(subjects)} }} }}"
+        for user, subjects in rights.items()
+    )
+    config = f"""feature_flags {{ js_ack_fc_v2: true }}
+        accounts {{ A {{ jetstream: enabled, users: [ {{ user: all, password: p }}, {users} ] }} }}"""
+    about = {"ack_policy": "explicit", "filter_subject": "ev.a"}
+    async with (
+        asyncio.timeout(60),
+        LocalServer(binary=new_server.binary.path, config=config) as server,
+        natsproto.connect(server.url, user="all", password="p") as owner,
+        natsproto.connect(server.url, user="reader", password="p") as reader,
+        natsproto.connect(server.url, user="worker", password="p") as worker,
+    ):
+        whole = await owner.jetstream().create_object_store(bucket="b")
+        await whole.put("a", DATA)
+        store = await reader.jetstream().object_store("b")
+        assert await store.get("a") == DATA
+        async with store.watch() as watcher:
+            assert (await anext(aiter(watcher))).name == "a"
+        await owner.jetstream().create_stream({"name": "EV", "subjects": ["ev.>"]})
+        for _ in range(200):
+            await owner.jetstream().publish("ev.a", bytes(20_000))
+        js = worker.jetstream()
+        pull = await js.pull_consumer("EV", config={"durable_name": "w", **about})
+        for msg in await pull.fetch(5):
+            await msg.ack_sync()
+        config_of = {"durable_name": "p", "flow_control": True, "idle_heartbeat": 10**9, **about}
+        async with await js.push_consumer("EV", config=config_of) as push:
+            count = 0
+            async for msg in push:
+                await msg.ack_sync()
+                count += 1
+                if count == 200:
+                    break
+        for name, acked in (("w", 5), ("p", 200)):
+            info = await owner.jetstream().consumer_info("EV", name)
+            assert info.raw["ack_floor"]["consumer_seq"] == acked
