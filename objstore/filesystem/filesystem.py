@@ -87,7 +87,8 @@ class NatsObjectFileSystem(FileSystemReads):
         follow_links: ``"same-bucket"`` refuses to read through links into other buckets, ``"none"`` through
             any; default: ``"all"``.
         patterns: whether paths with ``*``, ``?`` or ``[`` may be patterns in ``get``, ``cat``, ``cp``, ``rm``
-            and ``mv``. Default: in the first three. ``glob`` takes them always.
+            and ``mv``. Default: in the first three. ``glob`` takes them always. ``False``: nor does ``cp``,
+            ``mv`` or ``put`` to a path mean a directory of that name, unless it ends in a slash.
         **options: all other options of :func:`natsproto.connect`, and of ``fsspec.AbstractFileSystem``.
 
     Raises:
@@ -304,6 +305,20 @@ class NatsObjectFileSystem(FileSystemReads):
             pattern=self._may_be_pattern(path1, removing=removing) and not one,
         )
 
+    async def _goes_into(self, target: str) -> bool:
+        """Whether what is put there goes into it: a directory, or what was written as one.
+
+        Raises:
+            IsADirectoryError: paths are taken as they are, and objects of others make this one a directory.
+        """
+        into = target.endswith("/")
+        if not into and await self._isdir(target):
+            if self._patterns is False and split(strip(target))[1]:
+                what = "objects lie below it: end it with a slash to put something into it"
+                raise IsADirectoryError(errno.EISDIR, what, target)
+            into = True
+        return into
+
     async def _remote_plan(
         self,
         path1: str | Sequence[str],
@@ -320,7 +335,7 @@ class NatsObjectFileSystem(FileSystemReads):
         """
         if isinstance(path1, str) or isinstance(path2, str):
             assert isinstance(path2, str)
-            into = path2.endswith("/") or await self._isdir(path2)
+            into = await self._goes_into(path2)
             moves = await self._plan(
                 path1, strip(path2), recursive=recursive, maxdepth=maxdepth, into=into, removing=removing
             )
@@ -409,7 +424,7 @@ class NatsObjectFileSystem(FileSystemReads):
         **kwargs: object,
     ) -> None:
         if isinstance(rpath, str):
-            into = isinstance(lpath, str) and (rpath.endswith("/") or await self._isdir(rpath))
+            into = isinstance(lpath, str) and await self._goes_into(rpath)
             moves = await asyncio.to_thread(
                 local_plan,
                 lpath,

@@ -89,8 +89,8 @@ async def read_by_sequence(
     count = last - first + 1
     if count > MOST or (count > 1 and count * layout.length_of(0) > 2 * DEFAULT_WINDOW):
         return None
-    if count > 1 and is_doubted(bucket):
-        return None  # a batch brings no more bytes than it names
+    if count > 1 and (is_doubted(bucket) or count * bucket.max_message > LIMIT):
+        return None  # they may be larger than recorded; a batch brings no more bytes than it names
     if known is not None:
         layout.locate(known)
     elif not first:
@@ -229,7 +229,6 @@ class _ChunkReads(ReplySlot):
         "_last",
         "_layout",
         "_left",
-        "_next",
         "_start",
         "_subject",
         "_target",
@@ -244,7 +243,6 @@ class _ChunkReads(ReplySlot):
         self._end = end
         self._first, self._last = layout.index_of(start), layout.index_of(end - 1)
         self._left = set(range(self._first, self._last + 1))
-        self._next = self._first
         self._target = BytesTarget(end - start)
         self._ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
@@ -256,32 +254,24 @@ class _ChunkReads(ReplySlot):
         """
         connection = self._bucket.connection
         connection.check_open()
-        bucket = self._bucket
-        at_once = max(
-            1, min(len(self._left), LIMIT // bucket.max_message)
-        )  # larger ones may come than recorded
-        async with in_flight(connection).during(at_once * expected(bucket, self._layout.length_of(0))):
-            return await self._read(at_once)
+        size = expected(self._bucket, self._layout.length_of(0))
+        async with in_flight(connection).during(len(self._left) * size):
+            return await self._read()
 
-    async def _read(self, at_once: int) -> bytes | None:
+    async def _read(self) -> bytes | None:
         connection = self._bucket.connection
         mux = connection.mux
         mux.open(self)
         try:
-            for _ in range(at_once):
-                self._ask()
+            for index in range(self._first, self._last + 1):
+                document = dumps({"seq": self._layout.seq_of(index)})
+                connection.publish(self.subject, document, b"%b.%d" % (self.inbox, index))
             connection.flush_now()
             self._target.reserve()
             return self._target.getvalue() if await self._all() else None
         finally:
             mux.close(self)
             self._target.release()
-
-    def _ask(self) -> None:
-        """Request the next chunk."""
-        index, self._next = self._next, self._next + 1
-        document = dumps({"seq": self._layout.seq_of(index)})
-        self._bucket.connection.publish(self.subject, document, b"%b.%d" % (self.inbox, index))
 
     async def _all(self) -> bool:
         """Wait for the responses as long as bytes arrive."""
@@ -323,7 +313,7 @@ class _ChunkReads(ReplySlot):
             return
         payload, block = msg.payload, msg.header
         if len(payload) > self._layout.length_of(0):
-            note_larger(self._bucket)
+            note_larger(self._bucket, len(payload))
         index = self._index(rest, len(payload))
         if (
             index is None
@@ -342,11 +332,6 @@ class _ChunkReads(ReplySlot):
         self._left.remove(index)
         if not self._left:
             self._ended.set_result(True)
-        elif self._next <= self._last:
-            try:
-                self._ask()
-            except NatsError as exc:
-                self._ended.set_exception(exc)
 
     def under_way(self) -> int:
         return len(self._left)

@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from ..bucket.bucket import Bucket
 
 DOUBTED_FOR = 600.0
-"""Seconds for which all chunks of a bucket count as the largest messages: one was larger than recorded."""
+"""Seconds for which any chunk of a bucket counts as large as the largest that was larger than recorded."""
 
-_doubted = Known[bool](DOUBTED_FOR)
+_largest = Known[int](DOUBTED_FOR)
 
 
 def expected(bucket: Bucket, recorded: int) -> int:
     """Return how many bytes a message may bring that should have at most so many."""
-    return bucket.max_message if is_doubted(bucket) else recorded
+    return max(recorded, _largest.get(bucket.connection, bucket.stream) or 0)
 
 
 def is_doubted(bucket: Bucket) -> bool:
     """Whether chunks of this bucket were larger than recorded a moment ago."""
-    return _doubted.get(bucket.connection, bucket.stream) is True
+    return _largest.get(bucket.connection, bucket.stream) is not None
 
 
-def note_larger(bucket: Bucket) -> None:
-    """Note that a chunk was larger than recorded."""
-    _doubted.note(bucket.connection, bucket.stream, True)
+def note_larger(bucket: Bucket, size: int) -> None:
+    """Note that a chunk of so many bytes was larger than recorded."""
+    _largest.note(bucket.connection, bucket.stream, expected(bucket, size))

@@ -185,7 +185,7 @@ class ChunkFeed:
         """Pass one payload to the sink; false when the read must not continue."""
         part = self._part
         if len(payload) > self._chunk:
-            note_larger(self.bucket)
+            note_larger(self.bucket, len(payload))
         try:
             if self._unsure:
                 self._unsure = False
@@ -459,9 +459,12 @@ class ChunkFeed:
         return stored >= chunks and self._messages < max(stored, self._end)
 
     def _share(self, chunk: int) -> Flow:
-        """Return the share of what is left in what is on its way; a chunk counts as so many bytes."""
-        size = (self._end - self._messages) * chunk
-        return self.in_flight.flow(max(size, FIRST_DELIVERY) if chunk > self._chunk else size)
+        """Return the share of what is left in what is on its way; a chunk counts as so many bytes.
+
+        What follows a part comes as well, until the consumer is gone.
+        """
+        part, rest = self._end - self._messages, self._info.chunks - self._messages
+        return self.in_flight.flow(max(part * chunk, min(rest * chunk, FIRST_DELIVERY)))
 
     async def _read_consumer(self) -> None:
         bucket = self.bucket

@@ -254,7 +254,7 @@ async def only_chunk(bucket: Bucket, info: ObjectInfo) -> bytes | None:
         return None
     if len(data) != info.size or hex_digest(new_hasher(data).digest()) != info.digest:
         if len(data) > info.size:
-            note_larger(bucket)
+            note_larger(bucket, len(data))
         return None
     return data if type(data) is bytes else bytes(data)
 

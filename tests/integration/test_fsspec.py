@@ -291,6 +291,38 @@ def test_a_bucket_with_metas_that_cannot_be_read_is_not_empty(
     assert fs.exists(bucket_name)
 
 
+def test_a_target_below_which_others_store_something(
+    server: LocalServer, fs: NatsObjectFileSystem, bucket_name: str, tmp_path: Path
+) -> None:
+    """It is a directory, then; where paths are taken as they are, nothing lands in it unnoticed."""
+    literal = NatsObjectFileSystem(server.url, patterns=False, skip_instance_cache=True)
+    local, target = tmp_path / "local", f"{bucket_name}/final"
+    local.write_bytes(b"new")
+    fs.pipe({f"{bucket_name}/{name}": b"new" for name in ("tmp", "tree/a", "tree/b")})
+    fs.pipe_file(f"{target}/q", b"of others")
+    before = fs.find(bucket_name)
+    calls = [
+        lambda to: literal.mv(f"{bucket_name}/tmp", to),
+        lambda to: literal.mv(f"{bucket_name}/tmp", to, recursive=True),
+        lambda to: literal.cp(f"{bucket_name}/tmp", to),
+        lambda to: literal.cp(f"{bucket_name}/tree", to, recursive=True),
+        lambda to: literal.put(str(local), to),
+    ]
+    for call in calls:
+        with pytest.raises(IsADirectoryError, match="end it with a slash"):
+            call(target)
+    assert fs.find(bucket_name) == before
+    for call in calls[2:]:
+        call(f"{target}/")
+    literal.mv([f"{bucket_name}/tmp"], [target])
+    literal.put(str(local), bucket_name)  # a bucket is a directory, whoever stores what in it
+    found = {"final", "final/q", "final/tmp", "final/tree/a", "final/tree/b", "final/local", "local"}
+    assert {*fs.find(bucket_name)} == {f"{bucket_name}/{name}" for name in (*found, "tree/a", "tree/b")}
+    fs.cp(f"{bucket_name}/local", f"{bucket_name}/tree")
+    assert fs.exists(f"{bucket_name}/tree/local"), "as the file systems of fsspec do"
+    literal.close()
+
+
 @pytest.mark.parametrize("follow", ["all", "none"])
 def test_a_link_is_moved_as_a_link(
     server: LocalServer, fs: NatsObjectFileSystem, bucket_name: str, follow: str

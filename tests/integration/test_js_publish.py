@@ -52,6 +52,19 @@ async def test_acknowledgement(js: JetStreamContext, name: str) -> None:
     assert (ack.stream, ack.seq, ack.duplicate, ack.domain) == (name, 1, False, None)
 
 
+async def test_a_counter_of_a_named_stream(new_server: LocalServer) -> None:
+    """Servers take no expected stream beside an increment: only the acknowledgement tells which it was."""
+    async with natsproto.connect(new_server.url) as nc:
+        js, name = nc.jetstream(), "p-" + uuid.uuid4().hex[:12]
+        await js.create_stream(StreamConfig(name=name, subjects=[f"{name}.>"], allow_msg_counter=True))
+        for value in ("5", "10"):
+            ack = await js.publish(f"{name}.a", b"", headers={"Nats-Incr": "5"}, stream=name)
+            assert (ack.stream, ack.value) == (name, value)
+        with pytest.raises(WrongStreamError):
+            await js.publish(f"{name}.a", b"", headers={"Nats-Incr": "5"}, stream="other", timeout=1.0)
+        await js.delete_stream(name)
+
+
 async def test_duplicates(js: JetStreamContext, name: str) -> None:
     first = await js.publish(f"{name}.a", b"x", msg_id="1")
     second = await js.publish(f"{name}.a", b"x", msg_id="1")

@@ -94,3 +94,29 @@ async def test_chunks_that_are_larger_than_recorded(server: LocalServer, bucket_
         assert is_doubted(store._bucket)
         assert in_flight.in_flight(client.connection).bytes == 0
         await js.delete_object_store(bucket_name)
+
+
+async def test_small_ranges_with_consumers(server: LocalServer, bucket_name: str) -> None:
+    """What follows a range is delivered as well, until its consumer is gone."""
+    data = os.urandom(10 * MIB)
+    async with asyncio.timeout(60), natsproto.connect(server.url) as client:
+        js = client.jetstream()
+        store = await js.create_object_store(bucket_name, allow_direct=False)
+        for number in range(8):
+            await store.put(f"{number}", data)
+        reconnects = client.stats.reconnects
+        flow = in_flight.InFlight.flow
+
+        def noted(self: in_flight.InFlight, size: int, patience: float | None = None) -> in_flight.Flow:
+            sizes.append(size)
+            return flow(self, size, patience)
+
+        sizes: list[int] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(in_flight.InFlight, "flow", noted)
+            for end in (MIB, 9 * MIB):
+                ranges = (store.get_range(f"{number % 8}", end, end + 500) for number in range(64))
+                assert set(await asyncio.gather(*ranges)) == {data[end : end + 500]}
+        assert client.stats.reconnects == reconnects
+        assert {*sizes} == {MIB, 2 * MIB}, "all that is left, but no more than a server delivers at first"
+        await js.delete_object_store(bucket_name)

@@ -117,6 +117,20 @@ async def test_metas_that_cannot_be(server: MemoryServer, store: ObjectStore, bu
     assert ("impossible size", "size") in kinds(await verify(bucket, deep=False))
 
 
+@pytest.mark.parametrize("deep", [False, True])
+async def test_a_name_that_cannot_be_looked_at_again(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, deep: bool
+) -> None:
+    """It is too long for a user who has nothing but consumers: the others are verified all the same."""
+    info = await store.put("long", b"content")
+    await store.put("good", b"content")
+    server.stream().remove(each.seq for each in server.stream().of(chunk(info)))
+    server.refused = {"DIRECT.GET", "STREAM.MSG.GET"}
+    subject = meta_subject("b", "long")
+    monkeypatch.setattr(type(bucket), "can_request", lambda self, each: each != subject)
+    assert kinds(await verify(bucket, deep=deep)) == [("missing chunks", "long")]
+
+
 async def test_a_rename_that_is_half_done(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
     info = await store.put("a", b"content")
     await commit_meta(bucket, replace(info, metadata={RENAMING: "new"}), info.revision)

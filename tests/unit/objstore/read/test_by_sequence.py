@@ -30,7 +30,7 @@ async def picked(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> byte
 
 
 @pytest.mark.parametrize(
-    ("start", "end"), [(100, 101), (150, 450), (199, 201), (10_200, 10_240), (555, 5555)]
+    ("start", "end"), [(100, 101), (150, 450), (199, 201), (10_200, 10_240), (555, 2555)]
 )
 async def test_what_was_asked_for(
     server: MemoryServer, bucket: Bucket, info: ObjectInfo, start: int, end: int
