@@ -339,14 +339,14 @@ async def move(
         CommandError: an object has the new name and ``force`` is false, or the object was changed meanwhile;
             exit code 4.
     """
+    from objstore.change.move import copy_to_move
+
     info = await store.get_info(name)
     taken = await to.exists(new)
     if taken and not force:
         raise _exists(to, new)
     if store.bucket == to.bucket and not taken:
         return await store.rename(name, new, if_revision=info.revision)
-    from objstore.change.move import copy_to_move
-
     if info.is_link:
         copied = await copy_to_move(store, info, to, new)
     else:

@@ -74,9 +74,8 @@ def publish_header(
     own: dict[str, str] = {}
     if stream is not None:
         expected = _text("stream", stream)
-        if not headers or COUNTER not in Headers(
-            headers
-        ):  # whose acknowledgement names the stream all the same
+        # The acknowledgement of a counter names the stream all the same.
+        if not headers or COUNTER not in Headers(headers):
             own["Nats-Expected-Stream"] = expected
     if msg_id is not None:
         own["Nats-Msg-Id"] = _text("msg_id", msg_id)
