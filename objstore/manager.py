@@ -27,7 +27,7 @@ from natsproto.jetstream.api.models import StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 
 from .bucket.alone import check_alone
-from .bucket.binding import bind, bind_info, check_holds
+from .bucket.binding import bind, bind_info, why_none
 from .bucket.bucket import HEADERS_WANTED, Bucket
 from .bucket.refusals import missing, translated
 from .bucket.retry import retrying
@@ -373,7 +373,9 @@ async def delete_bucket(js: JetStreamContext, bucket: str) -> bool:
     stream = stream_name(check_bucket(bucket))
     try:
         try:
-            check_holds(bucket, await js.stream_info(stream))
+            wrong = why_none(bucket, await js.stream_info(stream))
+            if wrong is not None:
+                raise wrong
         except (StreamNotFoundError, BadBucketError):
             raise
         except NatsError:

@@ -55,25 +55,24 @@ async def bind_info(js: JetStreamContext, bucket: str) -> StreamInfo:
         info = await retrying(js.client, lambda: js.stream_info(name, timeout=timeout), budget)
     except StreamNotFoundError:
         raise missing(bucket) from None
-    check_holds(bucket, info)
+    wrong = why_none(bucket, info)
+    if wrong is not None:
+        del info  # it may have a megabyte, which the traceback would keep
+        raise wrong
     return info
 
 
-def check_holds(bucket: str, info: StreamInfo) -> None:
-    """Refuse a stream that is called as a bucket's, and is none.
-
-    Raises:
-        BadBucketError: its subjects are not those of a bucket.
-    """
+def why_none(bucket: str, info: StreamInfo) -> BadBucketError | None:
+    """Return what is wrong with a stream that is called as a bucket's: its subjects are none of a bucket."""
     config = info.config.to_json()
-    if not holds_bucket(config):
-        subjects = config.get("subjects")
-        held = ", ".join(map(str, subjects)) if isinstance(subjects, list) else "nothing"
-        some = subjects[:SOME] if isinstance(subjects, list) else subjects
-        raise BadBucketError(
-            f"stream {stream_name(bucket)!r} is no bucket: it listens on {_values.brief(held)}, "
-            f"a bucket has {all_chunks_subject(bucket)} and {all_meta_subject(bucket)}",
-            bucket=bucket,
-            field="subjects",
-            value=some,
-        )
+    if holds_bucket(config):
+        return None
+    subjects = config.get("subjects")
+    held = ", ".join(map(str, subjects)) if isinstance(subjects, list) else "nothing"
+    return BadBucketError(
+        f"stream {stream_name(bucket)!r} is no bucket: it listens on {_values.brief(held)}, "
+        f"a bucket has {all_chunks_subject(bucket)} and {all_meta_subject(bucket)}",
+        bucket=bucket,
+        field="subjects",
+        value=subjects[:SOME] if isinstance(subjects, list) else subjects,
+    )

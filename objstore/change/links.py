@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..bucket.binding import bind
 from ..bucket.bucket import Bucket
 from ..commit.commit import Commit, Conflict, ConflictBackoff, lost_race
 from ..commit.discard import remove_older
@@ -12,7 +11,7 @@ from ..errors import LinkError, ObjectAlreadyExists
 from ..format.codec import MetaDecodeError, encode_meta
 from ..format.models import ObjectInfo, ObjectLink, ObjectMeta, ObjectMetaOptions
 from ..format.naming import check_bucket, new_nuid
-from ..read.lookup import live_info
+from ..read.links import OtherBuckets
 
 
 async def check_target(bucket: Bucket, link: ObjectLink) -> None:
@@ -24,11 +23,7 @@ async def check_target(bucket: Bucket, link: ObjectLink) -> None:
     check_bucket(link.bucket)
     if link.name is None:
         return
-    target_bucket = bucket
-    if link.bucket != bucket.name:
-        target_bucket = await bind(bucket.js, link.bucket)
-    target_bucket.check_name(link.name)
-    target = await live_info(target_bucket, link.name, leader=True)
+    _, target = await OtherBuckets().target(bucket, link, link.name, leader=True)
     if target.is_link:
         raise LinkError(
             f"{link.bucket}/{link.name} is itself a link: link to its target instead",

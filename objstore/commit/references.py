@@ -287,7 +287,7 @@ class References:
         while self._lacking:
             size = 0
             part = self._lacking[-at_once:]
-            async with aclosing(each_newest(bucket, part, at_once, AT_LEADER)) as answers:
+            async with aclosing(each_newest(bucket, part, at_once, AT_LEADER, whole=False)) as answers:
                 async for subject, message in answers:
                     if message is None:
                         gone.add(subject)

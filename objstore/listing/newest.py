@@ -45,11 +45,16 @@ class _Estimate:
 
 
 async def each_newest(
-    bucket: Bucket, subjects: list[str], at_once: int = AT_ONCE, ways: tuple[str, ...] = ANY_WAY
+    bucket: Bucket,
+    subjects: list[str],
+    at_once: int = AT_ONCE,
+    ways: tuple[str, ...] = ANY_WAY,
+    *,
+    whole: bool = True,
 ) -> AsyncGenerator[tuple[str, StoredMessage | None], None]:
     """Yield the newest messages of many subjects from the leader, with several requests in flight.
 
-    Those that cannot be requested are left out.
+    Those that cannot be requested are left out. ``whole``: these are no part of a larger list.
     """
     if not subjects:
         return
@@ -75,7 +80,7 @@ async def each_newest(
         for answer in answers:
             yield answer
     known, number = _known.get(connection, kind) or (0, 0)
-    if len(subjects) >= number:
+    if len(subjects) >= number and whole:
         _known.note(connection, kind, (largest, len(subjects)))
 
 

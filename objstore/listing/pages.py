@@ -232,7 +232,7 @@ async def _each_shown(
     """Yield the newest message of each subject: the leader's if that was shown, else a consumer's."""
     for at in range(0, len(subjects), AT_ONCE):
         doubted: list[tuple[str, StoredMessage | None]] = []
-        async with aclosing(each_newest(bucket, subjects[at : at + AT_ONCE])) as answers:
+        async with aclosing(each_newest(bucket, subjects[at : at + AT_ONCE], whole=False)) as answers:
             async for subject, message in answers:
                 if message is not None and message.seq == shown_before.get(subject):
                     yield message
@@ -251,7 +251,7 @@ async def _newer(bucket: Bucket, page: list[JetStreamMsg]) -> dict[str, int]:
     that it removed them.
     """
     newest: dict[str, int] = {}
-    async with aclosing(each_newest(bucket, list({msg.subject for msg in page}))) as answers:
+    async with aclosing(each_newest(bucket, list({msg.subject for msg in page}), whole=False)) as answers:
         async for subject, message in answers:
             # 0: deleted since; the copy on the page was current when it was read.
             newest[subject] = 0 if message is None else message.seq

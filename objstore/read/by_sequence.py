@@ -29,6 +29,7 @@ from natsproto.jetstream.in_flight import LIMIT, in_flight
 
 from ..bucket.counts import counts_from
 from ..bucket.message_reads import MessageRead
+from ..bucket.shared import Shared
 from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT_FIRST
 from ..format.memory import BytesTarget
 from ..format.naming import chunk_subject
@@ -93,17 +94,17 @@ async def read_by_sequence(
         return None  # they may be larger than recorded; a batch brings no more bytes than it names
     if known is not None:
         layout.locate(known)
-    elif not first:
-        return None  # needs no guess, and the server counts without loading: one batch is enough
-    proof: _Proof | None = None
+    elif not first or not bucket.ways.allowed(CONSUMER):
+        return None  # needs no guess, and the server counts without loading: one batch; or nothing proves one
+    proving: asyncio.Task[int | None] | None = None
     forget = True
     try:
         if known is None:
-            proof = _Proof(bucket, info)
+            proving = asyncio.create_task(_prove(bucket, info, layout))
         guess = layout.seq_of(first)
         data = await _ChunkReads(bucket, info, layout, start, end).read()
-        if proof is not None:
-            begin = await proof.begin(layout)
+        if proving is not None:
+            begin = await proving
             if begin is None:
                 return None
             begins.note(key, begin)
@@ -117,8 +118,11 @@ async def read_by_sequence(
             forget = not bucket.ways.note_refusal(exc)  # this says nothing of the object
         data = None  # the feed decides what to retry
     finally:
-        if proof is not None:
-            proof.close()
+        if proving is not None:
+            proving.cancel()
+            await asyncio.wait([proving])
+            if not proving.cancelled():
+                proving.exception()
     if data is None:
         if forget:
             begins.pop(key, None)
@@ -137,15 +141,31 @@ async def begin_at_leader(bucket: Bucket, info: ObjectInfo, layout: Layout) -> i
     known = begins.get(key)
     if known is not None:
         return known
-    proof = _Proof(bucket, info)
-    try:
-        begin = await proof.begin(layout)
-    finally:
-        proof.close()
+    begin = await _prove(bucket, info, layout)
     if begin is None:
         return 0  # chunks are missing
     begins.note(key, begin)
     return begin
+
+
+async def _prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> int | None:
+    """Return what :meth:`_Proof.begin` does; ranges of one object that are read at once need it once."""
+    size = layout.length_of(0)
+
+    async def look_up() -> int | None:
+        async with in_flight(bucket.connection).during(2 * expected(bucket, size)):
+            proof = _Proof(bucket, info)
+            try:
+                return await proof.begin(layout)
+            finally:
+                proof.close()
+
+    key = (info.nuid, info.chunks, info.size, size)
+    return await bucket.remembered(_Proving).get(key, look_up)
+
+
+class _Proving(Shared[int | None]):
+    """The objects whose first sequence is being proven."""
 
 
 class _Proof:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -12,6 +11,7 @@ from natsproto.jetstream.api.errors import retryable
 
 from ..bucket.binding import bind_other
 from ..bucket.bucket import Bucket
+from ..bucket.shared import Shared
 from ..errors import BadBucketError, BucketNotFoundError, LinkError
 from ..format.models import ObjectInfo, ObjectLink
 from .lookup import live_info, newest_info
@@ -77,7 +77,9 @@ class OtherBuckets:
             raise found.with_traceback(None)
         return found
 
-    async def target(self, asked: Bucket, link: ObjectLink, name: str) -> tuple[Bucket, ObjectInfo]:
+    async def target(
+        self, asked: Bucket, link: ObjectLink, name: str, *, leader: bool = False
+    ) -> tuple[Bucket, ObjectInfo]:
         """Return the object of that name in the bucket that a link leads to, and the bucket.
 
         Raises:
@@ -88,7 +90,7 @@ class OtherBuckets:
             bucket = await self.find(asked, link.bucket)
             bucket.check_name(name)
             try:
-                return bucket, await live_info(bucket, name)
+                return bucket, await live_info(bucket, name, leader=leader)
             except BucketNotFoundError:
                 if bucket is asked or not again:
                     raise
@@ -109,47 +111,29 @@ class _Kept:
     """The buckets that links of one have led to, each with the time until which it is kept."""
 
     def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
-        self.buckets: dict[str, tuple[Bucket | NatsError, float]] = {}
-        self.looking: dict[str, asyncio.Future[Bucket | NatsError | None]] = {}
+        self.buckets: dict[str, tuple[Bucket | BadBucketError, float]] = {}
+        self.looking: Shared[Bucket | BadBucketError] = Shared()
 
 
 async def _bound(asked: Bucket, name: str) -> Bucket:
-    """Bind another bucket for a link, or return it as it was a moment ago: many links are read one by one.
-
-    Who wants it while it is being looked up waits for that.
-    """
+    """Bind another bucket for a link, or return it as it was a moment ago: many links are read one by one."""
     kept, loop = asked.remembered(_Kept), asked.connection.loop
-    found: Bucket | NatsError | None
     found, until = kept.buckets.get(name, (None, 0.0))
-    if loop.time() >= until:
-        found = None
-    while found is None:
-        looking = kept.looking.get(name)
-        if looking is None:
-            found = await _look_up(asked, name, kept)
-        else:
-            await asyncio.wait([looking])
-            found = looking.result()  # None: whoever looked was cancelled
-    if isinstance(found, NatsError):
+    if found is None or loop.time() >= until:
+
+        async def look_up() -> Bucket | BadBucketError:
+            try:
+                found: Bucket | BadBucketError = await bind_other(asked, name)
+            except BadBucketError as exc:
+                found = exc  # its info may be as large
+            if len(kept.buckets) >= MOST_KEPT:
+                kept.buckets.clear()
+            kept.buckets[name] = found, loop.time() + KEPT
+            return found
+
+        found = await kept.looking.get(name, look_up)
+    if isinstance(found, BadBucketError):
         raise found.with_traceback(None)
-    return found
-
-
-async def _look_up(asked: Bucket, name: str, kept: _Kept) -> Bucket | NatsError:
-    loop = asked.connection.loop
-    looking = kept.looking[name] = loop.create_future()
-    found: Bucket | NatsError | None = None
-    try:
-        found = await bind_other(asked, name)
-    except NatsError as exc:
-        found = exc
-    finally:
-        del kept.looking[name]
-        looking.set_result(found)
-    if isinstance(found, Bucket | BadBucketError):  # such an error has cost as much
-        if len(kept.buckets) >= MOST_KEPT:
-            kept.buckets.clear()
-        kept.buckets[name] = found, loop.time() + KEPT
     return found
 
 

@@ -24,11 +24,13 @@ from natsproto.backoff import Backoff
 from natsproto.errors import APIError, NatsError, PermissionsViolationError, RequestTimeoutError
 from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.direct_get import header_bytes
+from natsproto.jetstream.in_flight import in_flight
 
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector
 from ..bucket.counts import count_from
 from ..bucket.message_reads import MessageRead
+from ..bucket.shared import Shared
 from ..bucket.ways import ANY_WAY, DIRECT, DIRECT_FIRST
 from ..errors import IntegrityError
 from ..format.assembly import Unfit
@@ -36,6 +38,7 @@ from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .by_sequence import begin_at_leader, note_measured, read_by_sequence
 from .doubled import doubled_chunks
+from .expected import expected
 from .feed import ChunkFeed, next_chunk
 from .late_copies import late_copies
 from .parts import Missing, Part, WrongPlace, damaged
@@ -447,7 +450,8 @@ async def _is_regular(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
     if layout.even:
         return await bucket.stored_chunks(info.nuid, info.chunks) == info.chunks
     subject = chunk_subject(bucket.name, info.nuid)
-    message = await bucket.retrying(lambda: MessageRead(bucket, subject, ways=DIRECT_FIRST).wait())
+    async with in_flight(bucket.connection).during(_chunk(bucket, info)):
+        message = await bucket.retrying(lambda: MessageRead(bucket, subject, ways=DIRECT_FIRST).wait())
     if message is None:
         raise Missing
     return len(message.data) == layout.length_of(info.chunks - 1)
@@ -462,9 +466,17 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         RequestTimeoutError: no server delivered all of the leader's chunks within the retry budget.
     """
     known = bucket.remembered(_Measured).get(_key(info))
-    if known is not None:
-        layout.copy(known)
-        return
+    if known is None:
+        known = await bucket.remembered(_Measuring).get(_key(info), lambda: _measure_all(bucket, info))
+    layout.copy(known)
+
+
+class _Measuring(Shared[Layout]):
+    """The objects that are being measured: ranges of one that are read at once need it once."""
+
+
+async def _measure_all(bucket: Bucket, info: ObjectInfo) -> Layout:
+    layout = Layout(info)
     loop = asyncio.get_running_loop()
     offsets, seqs = array("Q", [0]), array("Q")
     deadline, backoff = loop.time() + bucket.retry_budget, Backoff()
@@ -505,6 +517,13 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         note_measured(bucket, info, layout, offsets, seqs)
     layout.measured(offsets, seqs)
     bucket.remembered(_Measured).note(info, layout)
+    return layout
+
+
+def _chunk(bucket: Bucket, info: ObjectInfo) -> int:
+    """Return how many bytes a chunk brings."""
+    recorded = DEFAULT_CHUNK_SIZE if info.options is None else info.options.max_chunk_size
+    return expected(bucket, max(1, min(recorded, bucket.max_message)))
 
 
 def _exceeded(info: ObjectInfo, offsets: array[int]) -> bool:
@@ -520,7 +539,8 @@ async def _measure(
         subject = chunk_subject(bucket.name, info.nuid)
         stored = await bucket.stored_chunks(info.nuid, info.chunks)
         while len(seqs) < stored:
-            message = await next_chunk(bucket, subject, seqs[-1] if seqs else 0)
+            async with in_flight(bucket.connection).during(_chunk(bucket, info)):
+                message = await next_chunk(bucket, subject, seqs[-1] if seqs else 0)
             if message is None:
                 return
             seqs.append(message.seq)

@@ -254,9 +254,9 @@ async def test_by_name_few_are_asked_for_alone(spread: ObjectStore, monkeypatch:
 
 
 def interrupted(each_newest: Callable[..., AsyncIterator[Any]], asked: list[str], end: Any) -> Any:
-    async def some(bucket: Bucket, subjects: list[str], *args: Any) -> AsyncIterator[Any]:
+    async def some(bucket: Bucket, subjects: list[str], *args: Any, **more: Any) -> AsyncIterator[Any]:
         asked.extend(subjects)
-        async for subject, message in each_newest(bucket, subjects, *args):
+        async for subject, message in each_newest(bucket, subjects, *args, **more):
             yield subject, end.pop()() if end and len(asked) > 20 else message
 
     return some

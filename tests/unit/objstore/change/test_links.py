@@ -89,3 +89,16 @@ async def test_what_a_link_replaces(server: MemoryServer, store: ObjectStore, bu
     server.put_raw(meta_subject("b", "bad"), b"no JSON")
     with pytest.raises(ObjectAlreadyExists, match="cannot be read; delete it first"):
         await add_link(bucket, ObjectMeta("bad"), HERE)
+
+
+async def test_links_to_no_bucket_look_it_up_once(server: MemoryServer, bucket: Bucket) -> None:
+    """As of what is moved into another bucket: whoever may write links decides how many."""
+    await server.js.create_stream({"name": "OBJ_none", "subjects": ["none.>"]})
+    other = await server.bucket("other")
+    await other.put("far", b"away")
+    server.verbs()
+    for number in range(5):
+        with pytest.raises(BadBucketError):
+            await add_link(bucket, ObjectMeta(f"n{number}"), ObjectLink("none", "x"))
+        await add_link(bucket, ObjectMeta(f"o{number}"), ObjectLink("other", "far"))
+    assert server.verbs().count("STREAM.INFO") == 2

@@ -231,10 +231,10 @@ def test_links_to_a_bucket_that_cannot_be_read(
     found = full.find("b")
     read = links.live_info
 
-    async def failing(bucket: Bucket, name: str) -> ObjectInfo:
+    async def failing(bucket: Bucket, name: str, **more: bool) -> ObjectInfo:
         if bucket.name == "other":
             raise error
-        return await read(bucket, name)
+        return await read(bucket, name, **more)
 
     monkeypatch.setattr(links, "live_info", failing)
     assert full.find("b") == found

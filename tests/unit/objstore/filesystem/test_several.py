@@ -424,12 +424,12 @@ def test_links_to_a_bucket_without_a_server(
     read = links.live_info
     waits = 0
 
-    async def failing(bucket: Bucket, name: str) -> ObjectInfo:
+    async def failing(bucket: Bucket, name: str, **more: bool) -> ObjectInfo:
         nonlocal waits
         if bucket.name == "other":
             waits += 1
             raise RequestTimeoutError("no answer")
-        return await read(bucket, name)
+        return await read(bucket, name, **more)
 
     monkeypatch.setattr(links, "live_info", failing)
     for call in (

@@ -73,7 +73,7 @@ async def test_others_decide_how_large_they_are(
     assert in_flight(bucket.connection).bytes == 0
 
 
-@pytest.mark.parametrize("before", ["nothing", "few", "all"])
+@pytest.mark.parametrize("before", ["nothing", "few", "parts", "all"])
 async def test_large_ones_behind_small_ones(
     server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
@@ -104,8 +104,13 @@ async def test_large_ones_behind_small_ones(
     if before == "few":
         for _ in range(5):
             await listed(small)
+    elif before == "parts":  # of a list, the first of which say nothing of the last
+        for at in range(0, 300, 50):
+            assert len([each async for each in each_newest(bucket, small[at : at + 50], whole=False)]) == 50
     elif before == "all":
         await listed([*small, *large])
+    if before == "parts":
+        await asyncio.gather(*(anext(aiter(each_newest(bucket, large, whole=False))) for _ in range(6)))
     assert set(await asyncio.gather(*(listed([*small, *large]) for _ in range(6)))) == {340}
     assert most <= LIMIT // 700_000
     assert in_flight(bucket.connection).bytes == 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from natsproto.jetstream.in_flight import in_flight
 from objstore import ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
@@ -46,6 +48,40 @@ async def test_the_proof_is_remembered(server: MemoryServer, bucket: Bucket, inf
     assert await picked(bucket, info, 1500, 1700) == DATA[1500:1700]
     assert await picked(bucket, info, 0, 50) == DATA[:50], "now the first chunk, too"
     assert server.verbs() == ["DIRECT.GET"] * 3
+
+
+async def test_the_proof_is_shared(server: MemoryServer, bucket: Bucket, info: ObjectInfo) -> None:
+    """Each asks for the first and the last chunk, whole."""
+    server.verbs()
+    found = await asyncio.gather(*(picked(bucket, info, 500 + each, 700) for each in range(8)))
+    assert found == [DATA[500 + each : 700] for each in range(8)]
+    verbs = server.verbs()
+    assert verbs.count("STREAM.INFO") == 1
+    assert verbs.count("DIRECT.GET") == 2 + 8 * 2
+    assert bucket.remembered(module._Proving)._running == {}
+
+
+async def test_who_proves_is_cancelled(server: MemoryServer, bucket: Bucket, info: ObjectInfo) -> None:
+    tasks = [asyncio.create_task(picked(bucket, info, 500 + each, 700)) for each in range(4)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert found[1:] == [DATA[500 + each : 700] for each in range(1, 4)]
+    assert len(server.connection.mux) == 0
+    assert in_flight(bucket.connection).bytes == 0
+
+
+async def test_who_can_prove_nothing_asks_for_nothing(
+    server: MemoryServer, bucket: Bucket, info: ObjectInfo
+) -> None:
+    """Who may not create consumers: the first range learns it."""
+    server.refused = {"CONSUMER.CREATE"}
+    assert await picked(bucket, info, 500, 700) is None
+    server.verbs()
+    assert await picked(bucket, info, 900, 1000) is None
+    assert server.verbs() == []
 
 
 async def test_what_is_left_to_the_feed(bucket: Bucket, info: ObjectInfo) -> None:

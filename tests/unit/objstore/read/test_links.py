@@ -177,7 +177,7 @@ async def test_at_the_same_time_it_is_looked_up_once(
         assert looked == [name] * 2, "once more, since the first one was cancelled"
         looked.clear()
         answered.clear()
-    assert bucket.remembered(_links._Kept).looking == {}
+    assert bucket.remembered(_links._Kept).looking._running == {}
 
 
 async def test_a_list_keeps_what_is_no_bucket(

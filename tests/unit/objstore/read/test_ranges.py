@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from copy import copy
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from natsproto.jetstream.in_flight import in_flight
 from natsproto.wire import Pub
 from objstore import IntegrityError, ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
@@ -140,6 +142,31 @@ async def test_an_object_is_measured_once(
             pass  # the caller asks for the meta, and reads again
     else:
         raise AssertionError("what was remembered is trusted for ever")
+
+
+async def test_ranges_at_once_measure_an_object_once(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = 0
+    measuring = _ranges._measure
+
+    async def spy(*args: Any, **options: Any) -> None:
+        nonlocal measured
+        measured += 1
+        await measuring(*args, **options)
+
+    monkeypatch.setattr(_ranges, "_measure", spy)
+    info = scattered(server, await store.put("a", b"x"), [100, 1, 99, 50, 100, 70, 30, 50])
+    found = await asyncio.gather(*(read_range(bucket, info, at, at + 9) for at in range(100, 200, 10)))
+    assert found == [DATA[at : at + 9] for at in range(100, 200, 10)]
+    assert measured == 1
+    wrong = replace(info, size=info.size + 5, digest="other")
+    ends = await asyncio.gather(
+        *(read_range(bucket, wrong, at, at + 9) for at in (1, 2, 3)), return_exceptions=True
+    )
+    assert all(isinstance(each, IntegrityError) for each in ends)
+    assert bucket.remembered(_ranges._Measuring)._running == {}
+    assert in_flight(bucket.connection).bytes == 0
 
 
 async def test_other_objects_are_forgotten(
