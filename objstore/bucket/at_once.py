@@ -36,6 +36,33 @@ async def run_all(steps: Iterable[Coroutine[object, None, T]], at_once: int) -> 
     return [found[number] for number in sorted(found)]
 
 
+class Errors(dict[int, Exception]):
+    """Errors by number. Only the one of the lowest number keeps its traceback, and those that it comes from.
+
+    The functions that an error came through may have the bytes of an object. (To clear their variables could
+    end one that has caught the error, and goes on.)
+    """
+
+    _lowest = -1
+
+    def note(self, number: int, error: Exception) -> None:
+        """Add an error."""
+        lowest = number if self._lowest < 0 else self._lowest
+        self[number], self._lowest = error, min(number, lowest)
+        if number != lowest:
+            _forget_traceback(self[max(number, lowest)])
+
+
+def _forget_traceback(error: BaseException) -> None:
+    seen, left = set[int](), [error]
+    while left:
+        each = left.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += [other for other in (each.__cause__, each.__context__) if other is not None]
+
+
 async def run_each(
     steps: Iterable[Coroutine[object, None, T]],
     at_once: int,
@@ -51,7 +78,8 @@ async def run_each(
         Results and errors, by the numbers of the steps; a step that was given up has none. And the number of
         the step whose error ended all.
     """
-    found: dict[int, T | Exception] = {}
+    found: dict[int, T] = {}
+    errors = Errors()
     ended: int | None = None
 
     async def run(number: int, step: Coroutine[object, None, T]) -> None:
@@ -59,7 +87,7 @@ async def run_each(
         try:
             found[number] = await step
         except Exception as exc:
-            found[number] = exc
+            errors.note(number, exc)
             if await ends(number, exc):
                 if ended is None:
                     ended = number
@@ -70,4 +98,4 @@ async def run_each(
     except Exception:
         if ended is None:
             raise
-    return found, ended
+    return {**found, **errors}, ended

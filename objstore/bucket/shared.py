@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from natsproto.errors import NatsError
+from natsproto.jetstream.api.errors import retryable
+
 if TYPE_CHECKING:
     from .bucket import Bucket
 
@@ -18,17 +21,27 @@ class Shared(Generic[T]):
     def __init__(self, bucket: Bucket | None = None) -> None:  # Bucket.remembered passes itself
         self._running: dict[Hashable, asyncio.Future[Callable[[], T] | None]] = {}
 
-    async def get(self, key: Hashable, look_up: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of the look-up under way, or of this one; of this one, too, if that is cancelled.
+    async def get(self, key: Hashable, look_up: Callable[[], Awaitable[T]], seconds: float) -> T:
+        """Return the result of the look-up under way; or of this one, if there is none, or it is cancelled.
+
+        So is this one done if that one takes longer than ``seconds``, or fails in a way that another may not,
+        since it may have had less time.
 
         Raises:
             Exception: what the look-up has raised, without its traceback for those who have waited.
         """
         while (running := self._running.get(key)) is not None:
-            await asyncio.wait([running])
+            await asyncio.wait([running], timeout=seconds)
+            if not running.done():
+                return await look_up()
             outcome = running.result()
             if outcome is not None:
-                return outcome()
+                try:
+                    return outcome()
+                except NatsError as exc:
+                    if not retryable(exc):
+                        raise
+                return await look_up()
         running = self._running[key] = asyncio.get_running_loop().create_future()
         outcome = None
         try:

@@ -94,10 +94,12 @@ async def each(
         CommandError: some of several items failed; it has the exit code of the first one of them, in the
             order of the items.
     """
+    from objstore.bucket.at_once import Errors
+
     if len(items) == 1:
         await work(items[0])
         return
-    failed: dict[int, tuple[int, Exception]] = {}
+    failed = Errors()
     started = succeeded = in_a_row = 0
 
     async def worker() -> None:
@@ -111,7 +113,7 @@ async def each(
                 in_a_row = 0
             except Exception as exc:
                 text, code = failure(exc)
-                failed[index] = code, exc
+                failed.note(index, exc)
                 name = label(items[index])
                 out.error(text if name in text else f"{name}: {text}", exc, code)
                 away = _as_if_away(exc)
@@ -130,5 +132,6 @@ async def each(
     if failed:
         ended = len(items) - succeeded - len(failed)
         left = f", and {ended} were given up" if ended else ""
-        code, first = failed[min(failed)]
+        first = failed[min(failed)]
+        _, code = failure(first)
         raise CommandError(f"{command}: {len(failed)} of {len(items)} failed{left}", code) from first

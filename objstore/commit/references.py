@@ -283,25 +283,26 @@ class References:
                 return False
             self._lacking, self._end = lacking, end
             self._several = {name: count for name, count in subjects.items() if count > 1}
-        at_once, gone = AT_ONCE, set()
-        while self._lacking:
-            size = 0
-            part = self._lacking[-at_once:]
-            async with aclosing(each_newest(bucket, part, at_once, AT_LEADER, whole=False)) as answers:
-                async for subject, message in answers:
-                    if message is None:
-                        gone.add(subject)
-                        continue
+        gone, stretch = set[str](), 0
+        async with aclosing(each_newest(bucket, self._lacking[::-1], AT_ONCE, AT_LEADER)) as answers:
+            async for subject, message in answers:
+                if message is None:
+                    gone.add(subject)
+                else:
                     if message.seq > self.cursor or subject not in self._standing:
                         self._take(bucket, message)
                     if subject in self._unreadable or subject in self._several:
                         await self._read_name(bucket, subject, message.seq)
-                    size += len(message.data)
-            del self._lacking[-len(part) :]
-            if self.full:
-                return False
-            at_once = AT_ONCE if size < AT_A_STRETCH else AT_ONCE // 8
-            await asyncio.sleep(0)
+                    stretch += 1000 + len(message.data)
+                if self.full:
+                    return False
+                if self._lacking.pop() != subject:
+                    raise _incomplete(bucket)  # the one before cannot be requested any more
+                if stretch > AT_A_STRETCH:
+                    stretch = 0
+                    await asyncio.sleep(0)
+        if self._lacking:
+            raise _incomplete(bucket)
         for subject in gone.intersection(await all_subjects(bucket) or gone) if gone else ():
             await self._read_name(bucket, subject)  # nats-server may forget which meta is the newest
             if subject not in self._standing and subject not in self._unreadable:

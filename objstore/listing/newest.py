@@ -65,7 +65,7 @@ async def each_newest(
         size = counted = max(estimate.size, known)
         most = at_once
         if len(subjects) > number:  # small ones may come before large ones
-            counted = _as_it_comes(bucket.max_message)
+            counted = max(size, _as_it_comes(min(bucket.max_message, UNKNOWN)))
             most = min(at_once, LIMIT // counted)
         count = max(1, min(most, BYTES_AT_ONCE // size))
         part = list(filter(bucket.can_request, subjects[at : at + count]))

@@ -230,17 +230,21 @@ async def _each_shown(
     bucket: Bucket, subjects: list[str], shown_before: dict[str, int]
 ) -> AsyncGenerator[StoredMessage | None, None]:
     """Yield the newest message of each subject: the leader's if that was shown, else a consumer's."""
-    for at in range(0, len(subjects), AT_ONCE):
-        doubted: list[tuple[str, StoredMessage | None]] = []
-        async with aclosing(each_newest(bucket, subjects[at : at + AT_ONCE], whole=False)) as answers:
-            async for subject, message in answers:
-                if message is not None and message.seq == shown_before.get(subject):
-                    yield message
-                else:
-                    doubted.append((subject, message))
-        async with aclosing(each_shown(bucket, doubted)) as messages:
-            async for _, message in messages:
+    doubted: list[tuple[str, StoredMessage | None]] = []
+    async with aclosing(each_newest(bucket, subjects)) as answers:
+        async for subject, message in answers:
+            if message is not None and message.seq == shown_before.get(subject):
                 yield message
+                continue
+            doubted.append((subject, message))
+            if len(doubted) == AT_ONCE:
+                async with aclosing(each_shown(bucket, doubted)) as messages:
+                    async for _, message in messages:
+                        yield message
+                doubted = []
+    async with aclosing(each_shown(bucket, doubted)) as messages:
+        async for _, message in messages:
+            yield message
 
 
 async def _newer(bucket: Bucket, page: list[JetStreamMsg]) -> dict[str, int]:

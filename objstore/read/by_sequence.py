@@ -161,7 +161,7 @@ async def _prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> int | None
                 proof.close()
 
     key = (info.nuid, info.chunks, info.size, size)
-    return await bucket.remembered(_Proving).get(key, look_up)
+    return await bucket.remembered(_Proving).get(key, look_up, bucket.retry_budget)
 
 
 class _Proving(Shared[int | None]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from natsproto._values import brief
 from natsproto.errors import ConnectionClosedError, NatsError
@@ -27,6 +28,11 @@ Not longer: it may be deleted and created anew, with another configuration."""
 
 MOST_KEPT = 16
 """Buckets that are kept for the links of one; each may have a configuration of a megabyte."""
+
+MOST_WRONG = 1000
+"""Names of buckets that cannot be read, which are kept likewise."""
+
+T = TypeVar("T")
 
 
 FollowLinks = Literal["all", "same-bucket", "none"]
@@ -108,33 +114,43 @@ class OtherBuckets:
 
 
 class _Kept:
-    """The buckets that links of one have led to, each with the time until which it is kept."""
+    """The buckets that links of one have led to, or what is wrong with them, each with its time."""
 
     def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
-        self.buckets: dict[str, tuple[Bucket | BadBucketError, float]] = {}
+        self.buckets: dict[str, tuple[Bucket, float]] = {}
+        self.wrong: dict[str, tuple[BadBucketError, float]] = {}
         self.looking: Shared[Bucket | BadBucketError] = Shared()
 
 
 async def _bound(asked: Bucket, name: str) -> Bucket:
     """Bind another bucket for a link, or return it as it was a moment ago: many links are read one by one."""
     kept, loop = asked.remembered(_Kept), asked.connection.loop
-    found, until = kept.buckets.get(name, (None, 0.0))
+
+    async def look_up() -> Bucket | BadBucketError:
+        try:
+            bucket = await bind_other(asked, name)
+        except BadBucketError as exc:  # its info may be as large
+            _keep(kept.wrong, name, exc, loop.time() + KEPT, MOST_WRONG)
+            return exc
+        _keep(kept.buckets, name, bucket, loop.time() + KEPT, MOST_KEPT)
+        return bucket
+
+    found, until = kept.buckets.get(name) or kept.wrong.get(name) or (None, 0.0)
     if found is None or loop.time() >= until:
-
-        async def look_up() -> Bucket | BadBucketError:
-            try:
-                found: Bucket | BadBucketError = await bind_other(asked, name)
-            except BadBucketError as exc:
-                found = exc  # its info may be as large
-            if len(kept.buckets) >= MOST_KEPT:
-                kept.buckets.clear()
-            kept.buckets[name] = found, loop.time() + KEPT
-            return found
-
-        found = await kept.looking.get(name, look_up)
+        found = await kept.looking.get(name, look_up, asked.retry_budget)
     if isinstance(found, BadBucketError):
         raise found.with_traceback(None)
+    if found.retry_budget != asked.retry_budget:  # that of another call
+        found = copy(found)
+        found.retry_budget = asked.retry_budget
     return found
+
+
+def _keep(kept: dict[str, tuple[T, float]], name: str, found: T, until: float, most: int) -> None:
+    kept.pop(name, None)
+    if len(kept) >= most:
+        del kept[next(iter(kept))]
+    kept[name] = found, until
 
 
 async def resolve(

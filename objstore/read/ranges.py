@@ -467,7 +467,8 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
     """
     known = bucket.remembered(_Measured).get(_key(info))
     if known is None:
-        known = await bucket.remembered(_Measuring).get(_key(info), lambda: _measure_all(bucket, info))
+        measuring = bucket.remembered(_Measuring)
+        known = await measuring.get(_key(info), lambda: _measure_all(bucket, info), bucket.retry_budget)
     layout.copy(known)
 
 

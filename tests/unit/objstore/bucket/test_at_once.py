@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
-from objstore.bucket.at_once import run_all, run_each
+from objstore.bucket.at_once import Errors, run_all, run_each
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 20, -1])
@@ -89,3 +90,54 @@ async def test_what_is_no_failure_of_a_step() -> None:
 
     with pytest.raises(RuntimeError, match="ends"):
         await run_each([step()], 1, ends)
+
+
+async def test_errors_that_are_kept_keep_no_bytes() -> None:
+    """But for the first one, which is raised: nor does what they come from."""
+
+    class Large:
+        alive = 0
+
+        def __init__(self) -> None:
+            Large.alive += 1
+
+        def __del__(self) -> None:
+            Large.alive -= 1
+
+    async def inner(number: int) -> None:
+        data = Large()
+        await asyncio.sleep(0)
+        raise KeyError(number, type(data))
+
+    async def step(number: int) -> None:
+        try:
+            await inner(number)
+        except KeyError as exc:
+            raise ValueError(number) from exc
+
+    async def ends(number: int, exc: Exception) -> bool:
+        return False
+
+    for at_once in (1, 7):
+        found, _ = await run_each((step(number) for number in range(50)), at_once, ends)
+        gc.collect()
+        assert Large.alive == 1
+        for number, each in found.items():
+            assert isinstance(each, ValueError)
+            assert isinstance(each.__cause__, KeyError)
+            assert (each.__traceback__ is not None) == (number == 0)
+        del found, each
+    gc.collect()
+    assert Large.alive == 0
+
+
+def test_the_first_error_is_the_one_of_the_lowest_number() -> None:
+    errors = Errors()
+    made = []
+    for number in (3, 5, 1, 2, 0, 4):
+        try:
+            raise ValueError(number)
+        except ValueError as exc:
+            errors.note(number, exc)
+            made.append(number)
+        assert [each for each in errors if errors[each].__traceback__ is not None] == [min(made)]

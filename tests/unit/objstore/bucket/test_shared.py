@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from natsproto.errors import RequestTimeoutError
 from objstore.bucket.shared import Shared
 from support.waits import eventually
 
@@ -30,7 +31,7 @@ class Looked:
 async def wanted(
     shared: Shared[int], look_up: Looked, times: int, key: object = "a"
 ) -> list[asyncio.Task[int]]:
-    tasks = [asyncio.create_task(shared.get(key, look_up)) for _ in range(times)]
+    tasks = [asyncio.create_task(shared.get(key, look_up, 10.0)) for _ in range(times)]
     await eventually(lambda: look_up.begun)
     return tasks
 
@@ -43,7 +44,7 @@ async def test_the_same_at_once() -> None:
     assert await asyncio.gather(*tasks) == [1] * 5
     other.end.set()
     assert await asyncio.gather(*others) == [1]
-    assert await shared.get("a", look_up) == 2, "it is not kept"
+    assert await shared.get("a", look_up, 10.0) == 2, "it is not kept"
     assert shared._running == {}
 
 
@@ -53,7 +54,28 @@ async def test_an_error() -> None:
     tasks = await wanted(shared, look_up, 3)
     look_up.end.set()
     assert await asyncio.gather(*tasks, return_exceptions=True) == [error] * 3
-    assert await shared.get("a", look_up) == 2
+    assert await shared.get("a", look_up, 10.0) == 2
+
+
+async def test_an_error_that_another_try_may_not_have() -> None:
+    """Whoever looked may have had less time."""
+    shared, error = Shared[int](), RequestTimeoutError("no answer")
+    look_up = Looked(error)
+    tasks = await wanted(shared, look_up, 3)
+    look_up.end.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert found[0] is error
+    assert {*found[1:]} == {2, 3}
+    assert shared._running == {}
+
+
+async def test_who_has_less_time_looks_itself() -> None:
+    shared, look_up, quick = Shared[int](), Looked(), Looked()
+    quick.end.set()
+    tasks = await wanted(shared, look_up, 1)
+    assert await shared.get("a", quick, 0.01) == 1
+    look_up.end.set()
+    assert await asyncio.gather(*tasks) == [1]
 
 
 async def test_who_looks_up_is_cancelled() -> None:

@@ -37,7 +37,7 @@ async def test_each(server: MemoryServer, store: ObjectStore, bucket: Bucket) ->
         (100, 700, 256 * 1024, AT_ONCE, 30),
         (100, 700, 1024 * 1024, 17, 30),  # the first time larger ones may come behind them
         (1024 * 1024 - 512, 40, 1024 * 1024, 8, 6),
-        (100, 40, 64 * 1024 * 1024, 1, 30),
+        (100, 700, 64 * 1024 * 1024, 17, 30),  # few are that large
     ],
 )
 async def test_others_decide_how_large_they_are(

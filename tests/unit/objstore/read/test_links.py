@@ -180,6 +180,38 @@ async def test_at_the_same_time_it_is_looked_up_once(
     assert bucket.remembered(_links._Kept).looking._running == {}
 
 
+async def test_each_call_has_its_own_budget(server: MemoryServer, store: ObjectStore) -> None:
+    """What is kept of another bucket is kept of all calls of a handle."""
+    await (await server.bucket("other")).put("far", b"away")
+    bucket = store.bound_bucket
+    link(server, bucket, "l", ObjectLink("other", "far"))
+    hasty = store.with_options(retry_budget=1.0).bound_bucket
+    server.verbs()
+    for asked in (bucket, hasty, bucket):
+        assert (await resolve(asked, "l"))[0].retry_budget == asked.retry_budget
+    assert server.verbs().count("STREAM.INFO") == 1
+    assert hasty.retry_budget == 1.0 != bucket.retry_budget
+
+
+async def test_many_buckets_do_not_crowd_out_what_is_none(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_links, "MOST_KEPT", 3)
+    bucket = store.bound_bucket
+    await server.js.create_stream({"name": "OBJ_none", "subjects": ["none.>"]})
+    for number in range(5):
+        await (await server.bucket(f"other{number}")).put("far", b"away")
+        link(server, bucket, f"l{number}", ObjectLink(f"other{number}", "far"))
+    link(server, bucket, "none", ObjectLink("none", "far"))
+    server.verbs()
+    for number in range(5):
+        assert (await resolve(bucket, f"l{number}"))[1].name == "far"
+        with pytest.raises(LinkError, match="is no bucket"):
+            await resolve(bucket, "none")
+    assert server.verbs().count("STREAM.INFO") == 6
+    assert [*bucket.remembered(_links._Kept).buckets] == ["other2", "other3", "other4"]
+
+
 async def test_a_list_keeps_what_is_no_bucket(
     server: MemoryServer, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
