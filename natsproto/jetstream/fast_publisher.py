@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -285,6 +286,7 @@ class FastPublisher:
         batch = self._batch
         if batch is None:
             if connection.session is None:
+                await asyncio.sleep(0)  # whoever begins again at once must let it connect
                 raise StaleConnectionError("not connected")
             await self._check_server()
             size = len(header) + len(data)

@@ -213,6 +213,7 @@ class PublishWindow(ReplySlot):
             # Never through the reconnect buffer: what was stored must be read first.
             connection.check_open()
             self.failure = StaleConnectionError("not connected")
+            await asyncio.sleep(0)  # whoever begins again at once must let it connect
             raise self.failure
         index = self._next_index
         self._next_index = index + 1

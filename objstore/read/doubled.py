@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MOST = 100_000
 """Chunks of the largest object that is looked into: it takes some 200 bytes of memory for each."""
 
+AT_ONCE = 8 * 1024 * 1024
+"""Bytes that are requested at once, if each message is as large as can be."""
+
 REMEMBERED = 2 * MOST
 """Messages of the objects of a bucket that are remembered."""
 
@@ -86,10 +89,13 @@ async def doubled_chunks(bucket: Bucket, info: ObjectInfo, ways: tuple[str, ...]
     subject = chunk_subject(bucket.name, info.nuid)
     seqs, sizes = array("Q"), array("Q")
     digests: list[bytes] = []
-    async with aclosing(bucket.messages(subject, ways=ways)) as messages:
+    size, most = 0, 2 * info.size + bucket.max_message
+    batch = max(1, min(256, AT_ONCE // bucket.max_message))
+    async with aclosing(bucket.messages(subject, batch, ways=ways)) as messages:
         async for message in messages:
-            if len(seqs) >= stored:
-                return None  # somebody keeps storing them
+            size += len(message.data)
+            if len(seqs) >= stored or size > most:
+                return None  # somebody keeps storing them; or they are no copies of its chunks
             if message.data:  # some writers end an object with an empty message
                 seqs.append(message.seq)
                 sizes.append(len(message.data))

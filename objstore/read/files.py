@@ -231,7 +231,7 @@ def mark_of(info: ObjectInfo) -> str:
 
     The nuid alone is not enough: an upload that is sent again may have stored other bytes under it.
     """
-    return f"{info.nuid}.{_digits(info.digest.encode())}"
+    return f"{info.nuid}.{_digits(info.digest.encode('utf-8', 'surrogatepass'))}"
 
 
 def _digits(text: bytes) -> str:

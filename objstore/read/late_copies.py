@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 MOST = MAX_MESSAGES
 """Messages behind an object that are looked at: as many as one put can have under way."""
 
+TIMES = 16
+"""How often all of an object may lie behind it: its chunks are sent again with each lost connection."""
+
+AT_ONCE = 8 * 1024 * 1024
+"""Bytes that are requested at once, if each message is as large as can be."""
+
+REMEMBERED = 1000
+"""Objects of a bucket whose late copies, or damage, are remembered."""
+
 
 class LateCopies(NamedTuple):
     """What follows an object: copies of its chunks, and perhaps empty messages.
@@ -42,12 +51,21 @@ class LateCopies(NamedTuple):
     before: int
 
 
+class _Verdicts(dict[tuple[str, int, int, str, int], LateCopies | None]):
+    """What lies behind objects, by nuid, chunks, size, digest, and how many messages there are."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__()
+
+
 async def late_copies(
     bucket: Bucket, info: ObjectInfo, ways: tuple[str, ...] | None = None
 ) -> LateCopies | None:
     """Return the late copies behind an object; ``None``: it is damaged.
 
-    It reads the object twice: call it only when there are too many chunks.
+    It reads the object twice: call it only when there are too many chunks. For a read (with ``ways``) what
+    was found out is remembered until the number of messages changes: whatever lies behind, the digest proves
+    the object.
 
     Args:
         bucket: the bucket of the object.
@@ -57,23 +75,38 @@ async def late_copies(
     Raises:
         NatsError: the chunks could not be read.
     """
-    if await bucket.stored_chunks(info.nuid) > info.chunks + MOST:
+    stored = await bucket.stored_chunks(info.nuid)
+    if stored > info.chunks + MOST:
         return None
+    verdicts, key = bucket.remembered(_Verdicts), (info.nuid, info.chunks, info.size, info.digest, stored)
+    if ways is not None and key in verdicts:
+        return verdicts[key]
+    found = await _look(bucket, info, ways)
+    if len(verdicts) >= REMEMBERED:
+        verdicts.clear()
+    verdicts[key] = found
+    return found
+
+
+async def _look(bucket: Bucket, info: ObjectInfo, ways: tuple[str, ...] | None) -> LateCopies | None:
     subject = chunk_subject(bucket.name, info.nuid)
+    batch = max(1, min(256, AT_ONCE // bucket.max_message))
     try:
         assembly = Assembly(info)
-        end = before = 0
+        end = before = largest = size = 0
         behind: list[int] = []
         copies: dict[bytes, int] = {}  # their digests, and their sequences
-        async with aclosing(bucket.messages(subject, ways=ways)) as messages:
+        async with aclosing(bucket.messages(subject, batch, ways=ways)) as messages:
             async for message in messages:
                 if not assembly.complete:
                     assembly.accept(message.data)
                     end, before = message.seq, before + 1
+                    largest = max(largest, len(message.data))
                     continue
                 behind.append(message.seq)
-                if len(behind) > MOST:
-                    return None  # somebody keeps storing them
+                size += len(message.data)
+                if len(behind) > MOST or len(message.data) > largest or size > TIMES * info.size:
+                    return None  # somebody keeps storing them; or they are none
                 if message.data:  # fences have none
                     copies.setdefault(new_hasher(message.data).digest(), message.seq)
         assembly.finish()
@@ -82,7 +115,7 @@ async def late_copies(
     if not copies:  # some writers end objects with an empty message
         return LateCopies(end, 0, behind, before) if len(behind) < 2 else None
     first = min(copies.values())
-    async with aclosing(bucket.messages(subject, ways=ways)) as messages:
+    async with aclosing(bucket.messages(subject, batch, ways=ways)) as messages:
         async for message in messages:
             if message.seq > end or not copies:
                 break

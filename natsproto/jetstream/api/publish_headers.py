@@ -45,9 +45,6 @@ class PublishOptions(TypedDict, total=False):
 NEEDS_2_11 = frozenset({"expected_last_subject_seq_subject", "ttl"})
 """Options that an older server would ignore."""
 
-COUNTER = "Nats-Incr"
-"""The header of counters (ADR-49); nats-server 2.15.1 refuses one beside a ``Nats-Expected-Stream``."""
-
 
 def publish_header(
     headers: Headers | Mapping[str, str | Sequence[str]] | None,
@@ -73,10 +70,7 @@ def publish_header(
     """
     own: dict[str, str] = {}
     if stream is not None:
-        expected = _text("stream", stream)
-        # The acknowledgement of a counter names the stream all the same.
-        if not headers or COUNTER not in Headers(headers):
-            own["Nats-Expected-Stream"] = expected
+        own["Nats-Expected-Stream"] = _text("stream", stream)
     if msg_id is not None:
         own["Nats-Msg-Id"] = _text("msg_id", msg_id)
     if expected_last_msg_id is not None:

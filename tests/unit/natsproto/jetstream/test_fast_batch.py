@@ -304,6 +304,29 @@ async def test_the_connection_is_lost(server: FakeServer, js: JetStreamContext) 
     assert server.pubs == []
 
 
+async def test_whoever_begins_again_at_once_lets_the_client_connect(
+    server: FakeServer, js: JetStreamContext
+) -> None:
+    """Nothing else in the program would run, and the connection would never come back."""
+    begins = [
+        lambda: js.publish_window("s.a", "S").publish(b"x"),
+        lambda: js.fast_publisher("S").add("s.a", b"x"),
+    ]
+    for begin in begins:
+        others = 0
+
+        def other() -> None:
+            nonlocal others
+            others += 1
+
+        server.lose()
+        for _ in range(5):
+            asyncio.get_running_loop().call_soon(other)
+            with pytest.raises(StaleConnectionError):
+                await begin()
+        assert others == 5
+
+
 async def test_the_client_is_closed(server: FakeServer, js: JetStreamContext) -> None:
     Leader(server)
     batch = js.fast_publisher("S")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 
 from objstore import DigestMismatchError, IntegrityError, ObjectInfo, ObjectStore
 from objstore.bucket.bucket import Bucket
+from objstore.format.codec import encode_meta
+from objstore.format.naming import meta_subject
 from objstore.read import get as _get
 from objstore.read.files import get_file
 from support.memory_server import MemoryServer
@@ -104,6 +107,18 @@ async def test_wrong_bytes_leave_nothing(
         await fetch(bucket, tmp_path / "out", resume=resume)
     assert os.listdir(tmp_path) == ["out"]
     assert (tmp_path / "out").read_text() == "old"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+async def test_a_digest_that_is_no_text(
+    server: MemoryServer, bucket: Bucket, info: ObjectInfo, tmp_path: Path, resume: bool
+) -> None:
+    """A writer has put half a character there, as JSON can."""
+    document = {**json.loads(encode_meta(info)), "digest": "SHA-256=\ud800"}
+    server.put_raw(meta_subject("b", "a"), json.dumps(document).encode())
+    with pytest.raises(DigestMismatchError):
+        await fetch(bucket, tmp_path / "out", resume=resume)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("have", [0, 1, CHUNK - 1, CHUNK, 3 * CHUNK + 7, len(DATA), len(DATA) + 50])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,9 +14,10 @@ from natsproto.errors import APIError, PermissionsViolationError
 from objstore import IntegrityError, ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
+from objstore.bucket.ways import ANY_WAY
 from objstore.maintenance import verify as _verify
 from objstore.read import get as _get
-from objstore.read.late_copies import LateCopies, late_copies
+from objstore.read.late_copies import LateCopies, _Verdicts, late_copies
 from support.memory_server import MemoryServer, error
 
 CHUNK = 100
@@ -123,6 +125,47 @@ async def test_more_of_them_than_a_put_can_have_under_way(
     server.asked.clear()
     assert await late_copies(bucket, info) is None
     assert server.verbs() == ["STREAM.INFO"]  # an attacker's are not read
+
+
+@pytest.mark.parametrize("behind", ["larger", "many"])
+async def test_what_is_too_large_is_not_read(
+    server: MemoryServer, bucket: Bucket, info: ObjectInfo, monkeypatch: pytest.MonkeyPatch, behind: str
+) -> None:
+    """Others may have stored gigabytes behind a few bytes, and as many metas that refer to them."""
+    monkeypatch.setattr(type(bucket), "max_message", 2 * 1024 * 1024)
+    whole = [DATA[at : at + CHUNK] for at in range(0, len(DATA), CHUNK)]
+    append(server, info, *([b"x" * (CHUNK + 1)] * 200 if behind == "larger" else whole * 20))
+    read = 0
+    messages = Bucket.messages
+
+    async def counted(self: Bucket, *args: Any, **options: Any) -> AsyncIterator[Any]:
+        nonlocal read
+        async for message in messages(self, *args, **options):
+            read += 1
+            yield message
+
+    monkeypatch.setattr(Bucket, "messages", counted)
+    assert await late_copies(bucket, info, ANY_WAY) is None
+    assert read == info.chunks + (1 if behind == "larger" else 16 * info.chunks + 1)
+    assert await late_copies(bucket, info, ANY_WAY) is None
+    assert read == info.chunks + (1 if behind == "larger" else 16 * info.chunks + 1), "it is remembered"
+    assert await late_copies(bucket, info) is None
+    assert read > 2 * info.chunks, "but for what is removed by it"
+    server.stream().remove(sequences(server, info)[info.chunks :])
+    assert await late_copies(bucket, info, ANY_WAY) is not None
+
+
+async def test_only_so_much_is_remembered(
+    server: MemoryServer, bucket: Bucket, info: ObjectInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objstore.read.late_copies.REMEMBERED", 2)
+    append(server, info, *COPIES)
+    for number in range(5):
+        assert await late_copies(bucket, replace(info, digest=f"{number}"), ANY_WAY) is None
+    assert len(bucket.remembered(_Verdicts)) <= 2
+    found = await late_copies(bucket, info, ANY_WAY)
+    assert found is not None
+    assert await late_copies(bucket, info, ANY_WAY) == found
 
 
 @pytest.mark.parametrize("earlier", [0, 1])

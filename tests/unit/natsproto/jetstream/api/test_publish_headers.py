@@ -46,14 +46,6 @@ def test_headers_of_the_application() -> None:
     assert (found.get_all("Nats-Msg-Id"), found["A"]) == (["ours"], "1")
 
 
-@pytest.mark.parametrize("headers", [{"Nats-Incr": "1"}, {"nats-incr": ["1"]}, Headers({"Nats-Incr": "1"})])
-def test_counters_and_the_expected_stream_exclude_each_other(headers: Any) -> None:
-    block = publish_header(headers, stream="S", msg_id="1")
-    assert [line.lower() for line in block.decode().split("\r\n")[1:-2]] == ["nats-incr: 1", "nats-msg-id: 1"]
-    with pytest.raises(ConfigError):
-        publish_header(headers, stream="")
-
-
 @pytest.mark.parametrize(
     "options",
     [
