@@ -33,6 +33,7 @@ from natsproto.jetstream.api.errors import (
 from natsproto.jetstream.api.models import PubAck, StoredMessage, StreamConfig, StreamInfo
 from natsproto.jetstream.context import JetStreamContext
 from natsproto.jetstream.direct_get import answering_stream, has_said, said_by
+from natsproto.jetstream.in_flight import in_flight
 from natsproto.subjects import MAX_NAMES, secret_name
 
 from ..errors import BadBucketError, BucketSealedError, ForeignBucketError
@@ -98,6 +99,9 @@ UserMeta = tuple[str | None, str | None, Mapping[str, str | Sequence[str]] | Non
 """A caller's metadata of an object: description, filename, headers, metadata; ``None`` = not given."""
 
 NO_USER_META: UserMeta = (None, None, None, None)
+
+FIRST_DELIVERY = 2 * 1024 * 1024
+"""Bytes that a server delivers before it waits for the first answer to the flow control of a consumer."""
 
 RECHECK_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.4)
 """Seconds before each check of the stored chunks, until they count as missing: a deposed leader responds
@@ -751,7 +755,8 @@ class Bucket:
             raise self.translate(exc) from None
 
     async def _run_after(self, subject: str, seq: int, ways: tuple[str, ...] | None) -> list[StoredMessage]:
-        return await self.retrying(lambda: self.leader_read(subject, after=seq, ways=ways).wait_for_run())
+        async with in_flight(self.connection).during(FIRST_DELIVERY):
+            return await self.retrying(lambda: self.leader_read(subject, after=seq, ways=ways).wait_for_run())
 
     async def first_after(
         self, subject: str, seq: int, ways: tuple[str, ...] | None = None

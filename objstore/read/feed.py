@@ -24,7 +24,7 @@ from natsproto.jetstream.direct_get import header_int
 from natsproto.jetstream.in_flight import Flow, InFlight, in_flight
 from natsproto.jetstream.ordered import OrderedConsumer
 
-from ..bucket.bucket import Bucket
+from ..bucket.bucket import FIRST_DELIVERY, Bucket
 from ..bucket.budget import Budget
 from ..bucket.collect import SILENT, SilentConsumer
 from ..bucket.message_reads import MessageRead
@@ -37,7 +37,7 @@ from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .doubled import doubled_chunks
 from .expected import expected, note_larger
 from .late_copies import late_copies
-from .parts import Missing, Part, Sink, WrongPlace, damaged
+from .parts import Missing, Part, Sink, WrongPlace, check_count, damaged
 from .window import Window
 
 if TYPE_CHECKING:
@@ -63,9 +63,6 @@ MAX_BATCH = 4096
 
 LEAST_BYTES = 1024 * 1024
 """Bytes of a batch request, at least: its messages have headers, too."""
-
-FIRST_DELIVERY = 2 * 1024 * 1024
-"""Bytes that a server delivers before it waits for the first answer to its flow control."""
 
 
 class _TooMany(Unfit):
@@ -133,6 +130,7 @@ class ChunkFeed:
             IntegrityError: a chunk cannot belong to the object.
             NatsError: the read could not be resumed within its budget.
         """
+        check_count(self._info)
         try:
             try:
                 await self._read()
@@ -194,11 +192,13 @@ class ChunkFeed:
             if seq in self._copies:
                 self.cursor, self.after = seq, after
                 return True
-            if part is None:
-                pass  # checked as a whole
+            if part is None and self.sink.complete:
+                pass  # what lies behind is checked as a whole
             elif 0 < self._info.revision < seq:
                 # It comes from an upload that was sent again; its chunks have replaced the object's.
                 raise damaged(self._info, "a chunk is newer than its meta")
+            elif part is None:
+                pass
             elif part.seq_of is not None:
                 if seq != part.seq_of(self._messages):
                     raise Missing  # this server lacks the chunk
@@ -247,7 +247,8 @@ class ChunkFeed:
             message = await bucket.retrying(lambda: bucket.leader_read(self.subject, ways=ANY_WAY).wait())
         if message is None:
             return  # one answer proves nothing; and 2.9 may not find it when a later message was deleted
-        if len(message.data) == self._info.size:
+        newer = 0 < self._info.revision < message.seq  # a copy, perhaps, that came late
+        if len(message.data) == self._info.size and not newer:
             self.accept(message.data, message.seq, 0)
             self._check()
 
@@ -481,9 +482,11 @@ class ChunkFeed:
                 turn.set()
 
         def on_message(msg: WireMsg, delivery: Delivery) -> None:
-            if ended.done():
-                return
             larger = len(msg.payload) > counted
+            if ended.done():
+                if larger:  # it lies behind the object
+                    note_larger(bucket, len(msg.payload))
+                return
             if not msg.payload and msg.header is not None and header_int(msg.header, b"Nats-Msg-Size"):
                 # Whoever may create consumers has changed this one: it leaves the payloads out.
                 self._singly = True

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal, TypeVar, get_args
 
 from natsproto._values import brief
-from natsproto.errors import ConnectionClosedError, NatsError
+from natsproto.errors import ConnectionClosedError, NatsError, RemoteProtocolError
 from natsproto.jetstream.api.errors import retryable
 
 from ..bucket.binding import bind_other
@@ -60,7 +60,7 @@ class OtherBuckets:
     """
 
     def __init__(self) -> None:
-        self._found: dict[str, Bucket | BadBucketError] = {}
+        self._found: dict[str, Bucket | NatsError] = {}
         self._away: dict[str, NatsError] = {}
 
     async def find(self, asked: Bucket, name: str) -> Bucket:
@@ -76,10 +76,12 @@ class OtherBuckets:
         if name not in self._found:
             try:
                 self._found[name] = await _bound(asked, name)
-            except BadBucketError as exc:
+            except NatsError as exc:
+                if retryable(exc) or isinstance(exc, BucketNotFoundError):
+                    raise
                 self._found[name] = exc
         found = self._found[name]
-        if isinstance(found, BadBucketError):
+        if isinstance(found, NatsError):
             raise found.with_traceback(None)
         return found
 
@@ -118,18 +120,21 @@ class _Kept:
 
     def __init__(self, bucket: Bucket) -> None:  # Bucket.remembered passes itself
         self.buckets: dict[str, tuple[Bucket, float]] = {}
-        self.wrong: dict[str, tuple[BadBucketError, float]] = {}
-        self.looking: Shared[Bucket | BadBucketError] = Shared()
+        self.wrong: dict[str, tuple[NatsError, float]] = {}
+        self.looking: Shared[Bucket | NatsError] = Shared()
 
 
 async def _bound(asked: Bucket, name: str) -> Bucket:
     """Bind another bucket for a link, or return it as it was a moment ago: many links are read one by one."""
     kept, loop = asked.remembered(_Kept), asked.connection.loop
 
-    async def look_up() -> Bucket | BadBucketError:
+    async def look_up() -> Bucket | NatsError:
         try:
             bucket = await bind_other(asked, name)
-        except BadBucketError as exc:  # its info may be as large
+        except (
+            BadBucketError,
+            RemoteProtocolError,
+        ) as exc:  # the answer may have been as large, or too large
             _keep(kept.wrong, name, exc, loop.time() + KEPT, MOST_WRONG)
             return exc
         _keep(kept.buckets, name, bucket, loop.time() + KEPT, MOST_KEPT)
@@ -138,7 +143,7 @@ async def _bound(asked: Bucket, name: str) -> Bucket:
     found, until = kept.buckets.get(name) or kept.wrong.get(name) or (None, 0.0)
     if found is None or loop.time() >= until:
         found = await kept.looking.get(name, look_up, asked.retry_budget)
-    if isinstance(found, BadBucketError):
+    if isinstance(found, NatsError):
         raise found.with_traceback(None)
     if found.retry_budget != asked.retry_budget:  # that of another call
         found = copy(found)

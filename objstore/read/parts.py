@@ -101,3 +101,13 @@ class Part:
 def damaged(info: ObjectInfo, what: str) -> IntegrityError:
     """Return the error for an object whose chunks do not match its meta."""
     return IntegrityError(f"object {info.name!r} is damaged: {what}", bucket=info.bucket, name=info.name)
+
+
+def check_count(info: ObjectInfo) -> None:
+    """Refuse a meta that counts more chunks than bytes: it would be read for as long as others store more.
+
+    Raises:
+        IntegrityError: it does. (Some writers count an empty chunk at the end.)
+    """
+    if info.chunks > info.size + 1:
+        raise damaged(info, f"its meta counts {info.chunks} chunks, and {info.size} bytes")

@@ -41,7 +41,7 @@ from .doubled import doubled_chunks
 from .expected import expected
 from .feed import ChunkFeed, next_chunk
 from .late_copies import late_copies
-from .parts import Missing, Part, WrongPlace, damaged
+from .parts import Missing, Part, WrongPlace, check_count, damaged
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
@@ -477,6 +477,7 @@ class _Measuring(Shared[Layout]):
 
 
 async def _measure_all(bucket: Bucket, info: ObjectInfo) -> Layout:
+    check_count(info)
     layout = Layout(info)
     loop = asyncio.get_running_loop()
     offsets, seqs = array("Q", [0]), array("Q")
@@ -484,7 +485,7 @@ async def _measure_all(bucket: Bucket, info: ObjectInfo) -> Layout:
     while True:
         before = len(seqs)
         await _measure(bucket, info, offsets, seqs)
-        if _exceeded(info, offsets):
+        if _exceeded(info, offsets) or _newer(info, offsets, seqs):
             break
         if len(seqs) >= info.chunks and offsets[-1] == info.size and not bucket.replicated:
             break
@@ -527,6 +528,11 @@ def _chunk(bucket: Bucket, info: ObjectInfo) -> int:
     return expected(bucket, max(1, min(recorded, bucket.max_message)))
 
 
+def _newer(info: ObjectInfo, offsets: array[int], seqs: array[int]) -> bool:
+    """Whether the last chunk is newer than the meta, and so not the object's, which is not complete."""
+    return bool(seqs) and 0 < info.revision < seqs[-1] and offsets[-1] < info.size
+
+
 def _exceeded(info: ObjectInfo, offsets: array[int]) -> bool:
     """Whether there are too many chunks, even with an empty one at the end: do not wait for their writer."""
     return len(offsets) > info.chunks + 2 or offsets[-1] > info.size
@@ -546,7 +552,7 @@ async def _measure(
                 return
             seqs.append(message.seq)
             offsets.append(offsets[-1] + len(message.data))
-            if _exceeded(info, offsets):
+            if _exceeded(info, offsets) or _newer(info, offsets, seqs):
                 return
         return
 
@@ -560,7 +566,8 @@ async def _measure(
             length = len(msg.payload)  # whoever may create consumers has changed this one
         seqs.append(delivery.stream_seq)
         offsets.append(offsets[-1] + length)
-        if delivery.num_pending == 0 or len(seqs) == end or _exceeded(info, offsets):
+        last = delivery.num_pending == 0 or len(seqs) == end
+        if last or _exceeded(info, offsets) or _newer(info, offsets, seqs):
             reading.finish()
 
     before = len(seqs)

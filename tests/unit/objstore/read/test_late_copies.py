@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from natsproto.errors import APIError, PermissionsViolationError
-from objstore import IntegrityError, ObjectInfo, ObjectStore
+from objstore import IntegrityError, ObjectInfo, ObjectMetaOptions, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.ways import ANY_WAY
+from objstore.format.codec import encode_meta
+from objstore.format.naming import meta_subject
 from objstore.maintenance import verify as _verify
 from objstore.read import get as _get
 from objstore.read.late_copies import LateCopies, _Verdicts, late_copies
@@ -225,6 +227,42 @@ async def test_one_chunk(server: MemoryServer, store: ObjectStore) -> None:
     append(server, info, b"chunk", b"chunk")
     assert await store.get("one") == b"chunk"
     assert await store.get_range("one", 1, 3) == b"hu"
+
+
+async def test_more_chunks_than_bytes(server: MemoryServer, store: ObjectStore) -> None:
+    """Others can store empty ones without end."""
+    info = await store.put("few", b"0123456789")
+    append(server, info, *[b""] * 50)
+    forged = replace(info, chunks=10**9, options=ObjectMetaOptions(max_chunk_size=1))
+    server.put_raw(meta_subject("b", "few"), encode_meta(forged))
+    with pytest.raises(IntegrityError, match="1000000000 chunks"):
+        await store.get("few")
+    with pytest.raises(IntegrityError, match="1000000000 chunks"):
+        await store.get_range("few", 1, 3)
+    assert not (await store.verify(deep=True)).ok
+
+
+async def test_chunks_that_are_newer_than_the_meta(server: MemoryServer, store: ObjectStore) -> None:
+    """They came after it: others can store more for as long as they are read."""
+    info = await store.put("long", b"0123456789")
+    forged = replace(info, size=10**6, chunks=10**6, options=ObjectMetaOptions(max_chunk_size=1))
+    server.put_raw(meta_subject("b", "long"), encode_meta(forged))
+    stopped = False
+    stored = 0
+
+    def more(verb: str, body: dict[str, Any]) -> None:
+        nonlocal stored
+        if not stopped and stored < 1000:  # the read would go on
+            for _ in range(5):
+                append(server, info, b"x")
+                stored += 1
+
+    server.hook = more
+    for read in (store.get("long"), store.get_range("long", 1, 300)):
+        with pytest.raises(IntegrityError):
+            await read
+    stopped = True
+    assert stored < 1000
 
 
 @pytest.mark.parametrize("server", ["replicas"], indirect=True)
