@@ -18,6 +18,7 @@ from natsproto.errors import (
 )
 from natsproto.jetstream.api.errors import MessageNotFoundError, StreamNotFoundError
 from natsproto.jetstream.api.models import StoredMessage, StreamInfo
+from natsproto.jetstream.in_flight import InFlight
 from natsproto.wire import Msg
 from objstore import (
     BadBucketError,
@@ -28,7 +29,7 @@ from objstore import (
     ObjectMeta,
 )
 from objstore.bucket.binding import bind
-from objstore.bucket.bucket import CONFIG_AGE, Bucket
+from objstore.bucket.bucket import CONFIG_AGE, FIRST_DELIVERY, Bucket
 from objstore.bucket.shown import NotShown
 from objstore.errors import BadObjectMetaError
 from objstore.format.models import ObjectLink, ObjectMetaOptions
@@ -330,8 +331,13 @@ async def test_all_messages_in_order(server: MemoryServer, direct: bool) -> None
     after = [message.seq async for message in bucket.messages("$O.b.C.n", after=sequences[4])]
     assert after == sequences[5:]
     server.verbs()
-    leader = [message.seq async for message in bucket.messages("$O.b.C.n", leader=True)]
+    counted: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InFlight, "take", lambda self, size: counted.append(size) or True)
+        patch.setattr(InFlight, "release", lambda self, *_: None)
+        leader = [message.seq async for message in bucket.messages("$O.b.C.n", leader=True)]
     assert leader == sequences
+    assert set(counted) == {FIRST_DELIVERY}, "others decide how large they are"
     assert set(server.verbs()) == {"STREAM.MSG.GET"}
     assert [message async for message in bucket.messages("$O.b.C.none")] == []
 

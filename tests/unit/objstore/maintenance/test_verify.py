@@ -118,17 +118,32 @@ async def test_metas_that_cannot_be(server: MemoryServer, store: ObjectStore, bu
 
 
 @pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("wrong", ["missing chunks", "damaged", "another name's chunks"])
 async def test_a_name_that_cannot_be_looked_at_again(
-    server: MemoryServer, store: ObjectStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, deep: bool
+    server: MemoryServer,
+    store: ObjectStore,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    deep: bool,
+    wrong: str,
 ) -> None:
     """It is too long for a user who has nothing but consumers: the others are verified all the same."""
+    good = await store.put("good", b"content")
     info = await store.put("long", b"content")
-    await store.put("good", b"content")
-    server.stream().remove(each.seq for each in server.stream().of(chunk(info)))
+    if wrong == "missing chunks":
+        server.stream().remove(each.seq for each in server.stream().of(chunk(info)))
+    elif wrong == "damaged":
+        forge(server, info, digest="SHA-256=" + "0" * 64)
+    else:
+        forge(server, info, nuid=good.nuid)
     server.refused = {"DIRECT.GET", "STREAM.MSG.GET"}
     subject = meta_subject("b", "long")
     monkeypatch.setattr(type(bucket), "can_request", lambda self, each: each != subject)
-    assert kinds(await verify(bucket, deep=deep)) == [("missing chunks", "long")]
+    found = kinds(await verify(bucket, deep=deep))
+    if wrong == "another name's chunks":
+        assert ("half-done rename", "long") not in found
+    else:
+        assert found == ([(wrong, "long")] if deep or wrong == "missing chunks" else [])
 
 
 async def test_a_rename_that_is_half_done(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:

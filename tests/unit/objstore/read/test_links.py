@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from natsproto.errors import ConnectionClosedError, NatsError, RequestTimeoutError
+from natsproto.errors import ConnectionClosedError, NatsError, RemoteProtocolError, RequestTimeoutError
 from objstore import (
     BadBucketError,
     BucketNotFoundError,
@@ -191,6 +191,33 @@ async def test_each_call_has_its_own_budget(server: MemoryServer, store: ObjectS
         assert (await resolve(asked, "l"))[0].retry_budget == asked.retry_budget
     assert server.verbs().count("STREAM.INFO") == 1
     assert hasty.retry_budget == 1.0 != bucket.retry_budget
+
+
+async def test_an_answer_that_is_too_large_is_remembered(
+    server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has come before it is refused."""
+    asked = 0
+
+    async def refused(bucket: Bucket, name: str) -> Bucket:
+        nonlocal asked
+        asked += 1
+        raise RemoteProtocolError("an API answer of 5000000 bytes is refused")
+
+    monkeypatch.setattr(_links, "bind_other", refused)
+    bucket = store.bound_bucket
+    link(server, bucket, "l", ObjectLink("other", "far"))
+    for _ in range(3):
+        with pytest.raises(RemoteProtocolError):
+            await resolve(bucket, "l")
+    assert asked == 1
+    monkeypatch.setattr(_links, "KEPT", 0.0)
+    bucket.remembered(_links._Kept).wrong.clear()
+    others = OtherBuckets()
+    for _ in range(3):
+        with pytest.raises(LinkError, match="cannot be read"):
+            await resolve(bucket, "l", others=others)
+    assert asked == 2
 
 
 async def test_many_buckets_do_not_crowd_out_what_is_none(
