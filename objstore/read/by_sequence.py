@@ -292,6 +292,8 @@ class _ChunkReads(ReplySlot):
         finally:
             mux.close(self)
             self._target.release()
+            if self._ended.done():
+                self._ended.exception()  # a caller that is cancelled no longer awaits it
 
     async def _all(self) -> bool:
         """Wait for the responses as long as bytes arrive."""

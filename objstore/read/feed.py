@@ -192,8 +192,8 @@ class ChunkFeed:
             if seq in self._copies:
                 self.cursor, self.after = seq, after
                 return True
-            if part is None and self.sink.complete:
-                pass  # what lies behind is checked as a whole
+            if part is None and (self.sink.complete or self.bucket.copied):
+                pass  # what lies behind is checked as a whole; and sources may bring the meta first
             elif 0 < self._info.revision < seq:
                 # It comes from an upload that was sent again; its chunks have replaced the object's.
                 raise damaged(self._info, "a chunk is newer than its meta")

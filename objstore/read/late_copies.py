@@ -99,7 +99,7 @@ async def _look(bucket: Bucket, info: ObjectInfo, ways: tuple[str, ...] | None) 
         async with aclosing(bucket.messages(subject, batch, ways=ways)) as messages:
             async for message in messages:
                 if not assembly.complete:
-                    if 0 < info.revision < message.seq:
+                    if 0 < info.revision < message.seq and not bucket.copied:
                         return None  # newer than the meta: not its chunk
                     assembly.accept(message.data)
                     end, before = message.seq, before + 1

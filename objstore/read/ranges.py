@@ -485,7 +485,7 @@ async def _measure_all(bucket: Bucket, info: ObjectInfo) -> Layout:
     while True:
         before = len(seqs)
         await _measure(bucket, info, offsets, seqs)
-        if _exceeded(info, offsets) or _newer(info, offsets, seqs):
+        if _exceeded(info, offsets) or _newer(bucket, info, offsets, seqs):
             break
         if len(seqs) >= info.chunks and offsets[-1] == info.size and not bucket.replicated:
             break
@@ -528,9 +528,11 @@ def _chunk(bucket: Bucket, info: ObjectInfo) -> int:
     return expected(bucket, max(1, min(recorded, bucket.max_message)))
 
 
-def _newer(info: ObjectInfo, offsets: array[int], seqs: array[int]) -> bool:
+def _newer(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int]) -> bool:
     """Whether the last chunk is newer than the meta, and so not the object's, which is not complete."""
-    return bool(seqs) and 0 < info.revision < seqs[-1] and offsets[-1] < info.size
+    if not seqs or bucket.copied:  # sources may bring the meta first
+        return False
+    return 0 < info.revision < seqs[-1] and offsets[-1] < info.size
 
 
 def _exceeded(info: ObjectInfo, offsets: array[int]) -> bool:
@@ -552,7 +554,7 @@ async def _measure(
                 return
             seqs.append(message.seq)
             offsets.append(offsets[-1] + len(message.data))
-            if _exceeded(info, offsets) or _newer(info, offsets, seqs):
+            if _exceeded(info, offsets) or _newer(bucket, info, offsets, seqs):
                 return
         return
 
@@ -567,7 +569,7 @@ async def _measure(
         seqs.append(delivery.stream_seq)
         offsets.append(offsets[-1] + length)
         last = delivery.num_pending == 0 or len(seqs) == end
-        if last or _exceeded(info, offsets) or _newer(info, offsets, seqs):
+        if last or _exceeded(info, offsets) or _newer(bucket, info, offsets, seqs):
             reading.finish()
 
     before = len(seqs)
