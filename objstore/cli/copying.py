@@ -26,7 +26,7 @@ from .trees import State, Tree
 if TYPE_CHECKING:
     from objstore.format.models import ObjectInfo
     from objstore.read.files import Written
-    from objstore.read.links import OtherBuckets
+    from objstore.read.links import FollowLinks, OtherBuckets
     from objstore.store import ObjectStore
 
     Progress = Callable[[int, int | None], None]
@@ -258,9 +258,9 @@ async def _one(
         if source == target:
             raise CommandError(f"{args.command}: {str(source)!r} and the target are the same object", 4)
         to = stores[target.bucket]
-        if moving:
-            return await move(store, source.name, to, target.name, show, force=args.force)
         follow = args.follow_links
+        if moving:
+            return await move(store, source.name, to, target.name, show, force=args.force, follow=follow)
         return await store.copy(source.name, target.name, to=to, progress=show, follow_links=follow)
     if step.directory is None and (target == "-" or is_stream(target)):
         return await to_stream(store, source.name, target, show, follow=args.follow_links)
@@ -328,7 +328,14 @@ async def _download(
 
 
 async def move(
-    store: ObjectStore, name: str, to: ObjectStore, new: str, show: Progress | None, *, force: bool
+    store: ObjectStore,
+    name: str,
+    to: ObjectStore,
+    new: str,
+    show: Progress | None,
+    *,
+    force: bool,
+    follow: FollowLinks,
 ) -> ObjectInfo:
     """Move an object: within a bucket its data stay where they are.
 
@@ -348,7 +355,7 @@ async def move(
     if store.bucket == to.bucket and not taken:
         return await store.rename(name, new, if_revision=info.revision)
     if info.is_link:
-        copied = await copy_to_move(store, info, to, new)
+        copied = await copy_to_move(store, info, to, new, follow=follow)
     else:
         # What was found is what may be replaced: an object stored there meanwhile stays.
         there = (await to.get_info(new)).revision if taken else 0

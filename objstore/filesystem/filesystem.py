@@ -263,7 +263,7 @@ class NatsObjectFileSystem(FileSystemReads):
                 except ObjectAlreadyExists:
                     pass  # replace it, as mv does
             info = await source.get_info(name)
-            copied = await copy_to_move(source, info, target, new_name)
+            copied = await copy_to_move(source, info, target, new_name, follow=self._follow)
             if (await target.get_info(new_name)).nuid != copied.nuid:
                 raise ObjectChangedError(
                     f"the copy of {name!r} was replaced meanwhile: the original stays",

@@ -37,7 +37,7 @@ from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .doubled import doubled_chunks
 from .expected import expected, note_larger
 from .late_copies import late_copies
-from .parts import Missing, Part, Sink, WrongPlace, check_count, damaged
+from .parts import MOST_NEWER, Missing, Part, Sink, WrongPlace, check_count, damaged
 from .window import Window
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class ChunkFeed:
         self.ahead: Window | None = None
         self._copies = frozenset[int]() if part is None else part.copies  # left out
         self._unsure = bucket.copied and part is None  # whether there are any
+        self._newer = 0  # chunks that are newer than the meta
         self._singly = False  # others change our consumers, or nothing of them comes
         self._straight = True  # the last window was complete and without a gap
 
@@ -192,13 +193,15 @@ class ChunkFeed:
             if seq in self._copies:
                 self.cursor, self.after = seq, after
                 return True
-            if part is None and (self.sink.complete or self.bucket.copied):
-                pass  # what lies behind is checked as a whole; and sources may bring the meta first
+            if part is None:
+                # What lies behind is checked as a whole; and sources may bring the meta first.
+                if 0 < self._info.revision < seq and not (self.sink.complete or self.bucket.copied):
+                    self._newer += 1
+                    if self._newer > MOST_NEWER:
+                        raise damaged(self._info, "its chunks are newer than its meta, and go on")
             elif 0 < self._info.revision < seq:
                 # It comes from an upload that was sent again; its chunks have replaced the object's.
                 raise damaged(self._info, "a chunk is newer than its meta")
-            elif part is None:
-                pass
             elif part.seq_of is not None:
                 if seq != part.seq_of(self._messages):
                     raise Missing  # this server lacks the chunk

@@ -17,6 +17,7 @@ from ..errors import IntegrityError
 from ..format.assembly import Assembly
 from ..format.digest import new_hasher
 from ..format.naming import chunk_subject
+from .parts import MOST_NEWER
 
 if TYPE_CHECKING:
     from ..bucket.bucket import Bucket
@@ -93,14 +94,15 @@ async def _look(bucket: Bucket, info: ObjectInfo, ways: tuple[str, ...] | None) 
     batch = max(1, min(256, AT_ONCE // bucket.max_message))
     try:
         assembly = Assembly(info)
-        end = before = largest = size = 0
+        end = before = largest = size = newer = 0
         behind: list[int] = []
         copies: dict[bytes, int] = {}  # their digests, and their sequences
         async with aclosing(bucket.messages(subject, batch, ways=ways)) as messages:
             async for message in messages:
                 if not assembly.complete:
-                    if 0 < info.revision < message.seq and not bucket.copied:
-                        return None  # newer than the meta: not its chunk
+                    newer += 0 < info.revision < message.seq and not bucket.copied
+                    if newer > MOST_NEWER:
+                        return None
                     assembly.accept(message.data)
                     end, before = message.seq, before + 1
                     largest = max(largest, len(message.data))

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from ..format.models import ObjectInfo
 
 
+MOST_NEWER = 1000
+"""Chunks that may be newer than the object's meta, as when somebody has stored again what was lost.
+
+With more of them a read would go on for as long as others store them.
+"""
+
+
 class NotWhole(StaleConnectionError):
     """An intact object did not come whole: somebody may remove and store chunks of it all the time.
 

@@ -41,7 +41,7 @@ from .doubled import doubled_chunks
 from .expected import expected
 from .feed import ChunkFeed, next_chunk
 from .late_copies import late_copies
-from .parts import Missing, Part, WrongPlace, check_count, damaged
+from .parts import MOST_NEWER, Missing, Part, WrongPlace, check_count, damaged
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
@@ -468,7 +468,8 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
     known = bucket.remembered(_Measured).get(_key(info))
     if known is None:
         measuring = bucket.remembered(_Measuring)
-        known = await measuring.get(_key(info), lambda: _measure_all(bucket, info), bucket.retry_budget)
+        key = info.name, *_key(info)  # an error names the object
+        known = await measuring.get(key, lambda: _measure_all(bucket, info), bucket.retry_budget)
     layout.copy(known)
 
 
@@ -529,10 +530,10 @@ def _chunk(bucket: Bucket, info: ObjectInfo) -> int:
 
 
 def _newer(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int]) -> bool:
-    """Whether the last chunk is newer than the meta, and so not the object's, which is not complete."""
-    if not seqs or bucket.copied:  # sources may bring the meta first
+    """Whether too many chunks are newer than the meta of an object that is not complete."""
+    if len(seqs) <= MOST_NEWER or bucket.copied:  # sources may bring the meta first
         return False
-    return 0 < info.revision < seqs[-1] and offsets[-1] < info.size
+    return 0 < info.revision < seqs[-MOST_NEWER - 1] and offsets[-1] < info.size
 
 
 def _exceeded(info: ObjectInfo, offsets: array[int]) -> bool:

@@ -154,7 +154,7 @@ MUTANTS = (
     Mutant(
         "part-file-by-its-nuid",
         "objstore/read/files.py",
-        'return f"{info.nuid}.{_digits(info.digest.encode())}"',
+        """return f"{info.nuid}.{_digits(info.digest.encode('utf-8', 'surrogatepass'))}\"""",
         "return info.nuid",
         "what is left of another put is not continued, whatever nuid it had",
         UPLOADS + "test_a_part_is_not_continued_with_other_bytes",

@@ -46,7 +46,7 @@ async def link(stream: Stream) -> AsyncIterator[Link]:
 def info_of(size: int = 6, chunks: int = 2) -> ObjectInfo:
     digest = "SHA-256=" + hashlib.sha256(b"".join(DATA)).hexdigest()
     fields: dict[str, Any] = {"nuid": "N", "size": size, "chunks": chunks, "digest": digest, "bucket": "b"}
-    return SimpleNamespace(**fields, name="a", options=None)  # type: ignore[return-value]
+    return SimpleNamespace(**fields, name="a", options=None, revision=0)  # type: ignore[return-value]
 
 
 def feed_of(link: Link, *, part: Any = None) -> ChunkFeed:
@@ -119,9 +119,7 @@ async def test_measured_by_a_replica_that_is_behind(link: Link, monkeypatch: pyt
     monkeypatch.setattr(_ranges, "_measure", behind)
     measured: list[tuple[list[int], list[int]]] = []
     layout: Any = SimpleNamespace(
-        measured=lambda offsets, seqs: measured.append((list(offsets), list(seqs))),
-        plausible=False,
-        total=2,
+        copy=lambda other: measured.append((list(other._offsets), list(other._seqs)))
     )
     await _ranges.measure(link.bucket, info_of(), layout)
     assert measured == [([0, 3, 6], [2, 3])]

@@ -10,6 +10,7 @@ import pytest
 from objstore import LinkError, ObjectAlreadyExists, ObjectLink, ObjectStore
 from objstore.change import move
 from objstore.change.move import copy_to_move
+from objstore.read.links import FollowLinks
 from support.memory_server import MemoryServer
 
 
@@ -26,10 +27,10 @@ async def test_an_object(server: MemoryServer, store: ObjectStore) -> None:
 
 async def test_links(server: MemoryServer, store: ObjectStore) -> None:
     other = await server.bucket("other")
-    await other.put("secret", b"secret")
-    for name, leads_to in (("l", ObjectLink("other", "secret")), ("whole", ObjectLink("other"))):
+    await (await server.bucket("third")).put("secret", b"secret")
+    for name, leads_to in (("l", ObjectLink("third", "secret")), ("whole", ObjectLink("third"))):
         if leads_to.name is None:
-            info = await store.add_bucket_link(name, "other", description="d")
+            info = await store.add_bucket_link(name, leads_to.bucket, description="d")
         else:
             info = await store.add_link(name, leads_to, description="d")
         moved = await copy_to_move(store, info, other, name)
@@ -39,6 +40,35 @@ async def test_links(server: MemoryServer, store: ObjectStore) -> None:
         await other.put(name, b"object")
         with pytest.raises(ObjectAlreadyExists):
             await copy_to_move(store, info, other, name)
+
+
+@pytest.mark.parametrize(
+    ("follow", "leads_to", "moved"),
+    [
+        ("all", "b", True),
+        ("all", "third", True),
+        ("all", "other", False),
+        ("same-bucket", "b", True),
+        ("same-bucket", "third", False),
+        ("same-bucket", "other", False),
+        ("none", "b", False),
+    ],
+)
+async def test_links_that_would_become_those_of_another_bucket(
+    server: MemoryServer, store: ObjectStore, follow: FollowLinks, leads_to: str, moved: bool
+) -> None:
+    """Who reads there may follow what others have had the mover store."""
+    other, third = await server.bucket("other"), await server.bucket("third")
+    for each in (store, other, third):
+        await each.put("secret", b"secret")
+    info = await store.add_link("l", ObjectLink(leads_to, "secret"))
+    if moved:
+        assert (await copy_to_move(store, info, other, "l", follow=follow)).is_link
+    else:
+        with pytest.raises(LinkError, match="is not moved to bucket 'other'"):
+            await copy_to_move(store, info, other, "l", follow=follow)
+        assert not await other.exists("l")
+    assert (await copy_to_move(store, info, store, "m", follow=follow)).is_link, "within a bucket it stays"
 
 
 async def test_a_link_since_it_was_found(server: MemoryServer, store: ObjectStore) -> None:

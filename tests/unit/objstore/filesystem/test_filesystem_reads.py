@@ -207,9 +207,14 @@ def test_links_that_the_reader_follows(
             with pytest.raises(OSError, match="follow_links"):
                 read()
     assert target.exists() == allowed
-    fs.mv(path, "other/moved")  # it is moved as a link, which needs no reading
-    assert full.info("other/moved")["type"] == "file"
-    assert not full.exists(path)
+    full.mkdir("third")
+    if not allowed:
+        with pytest.raises(OSError, match="is not moved"):
+            fs.mv(path, "third/moved")
+    else:
+        fs.mv(path, "third/moved")
+        assert full.info("third/moved")["type"] == "file"
+    assert full.exists(path) != allowed
 
 
 @pytest.mark.parametrize(
