@@ -19,7 +19,7 @@ class Shared(Generic[T]):
     """Look-ups under way, by key. Whoever wants one of them waits for its result, or its error."""
 
     def __init__(self, bucket: Bucket | None = None) -> None:  # Bucket.remembered passes itself
-        self._running: dict[Hashable, asyncio.Future[Callable[[], T] | None]] = {}
+        self._running: dict[Hashable, asyncio.Future[tuple[T] | Exception | None]] = {}
 
     async def get(self, key: Hashable, look_up: Callable[[], Awaitable[T]], seconds: float) -> T:
         """Return the result of the look-up under way; or of this one, if there is none, or it is cancelled.
@@ -35,27 +35,20 @@ class Shared(Generic[T]):
             if not running.done():
                 return await look_up()
             outcome = running.result()
-            if outcome is not None:
-                try:
-                    return outcome()
-                except NatsError as exc:
-                    if not retryable(exc):
-                        raise
+            if isinstance(outcome, tuple):
+                return outcome[0]
+            if isinstance(outcome, NatsError) and retryable(outcome):
                 return await look_up()
-        running = self._running[key] = asyncio.get_running_loop().create_future()
+            if outcome is not None:
+                raise outcome.with_traceback(None)
         outcome = None
+        self._running[key] = asyncio.get_running_loop().create_future()
         try:
-            result = await look_up()
-            outcome = lambda: result  # noqa: E731
-            return result
+            outcome = (await look_up(),)
+            return outcome[0]
         except Exception as exc:
-            error = exc
-
-            def failed() -> T:
-                raise error.with_traceback(None)
-
-            outcome = failed
+            outcome = exc
             raise
         finally:
-            del self._running[key]
-            running.set_result(outcome)
+            self._running.pop(key).set_result(outcome)
+            outcome = None  # the error's traceback has this function

@@ -50,12 +50,10 @@ async def copy_to_move(
         if link.name is not None and to.bucket != store.bucket:
             forbidden = follow == "none" or (follow == "same-bucket" and link.bucket != store.bucket)
             if forbidden or link.bucket == to.bucket:
-                why = (
-                    f"follow_links={follow!r} does not allow that" if forbidden else "others have chosen that"
-                )
+                why = f"follow_links={follow!r}" if forbidden else "who reads there follows more"
                 raise LinkError(
                     f"link {info.name!r} in bucket {store.bucket!r} is not moved to bucket {to.bucket!r}: it "
-                    f"leads to {brief(link.target)}, and {why}; make it anew there",
+                    f"leads to {brief(link.target)} ({why}): make it anew there, if that is meant",
                     bucket=store.bucket,
                     name=info.name,
                     target_bucket=link.bucket,

@@ -149,8 +149,9 @@ def test_size(wheel: zipfile.ZipFile) -> None:
     # an answer is the one to our question 28 kB, and the same for what is deleted and replaced in files 8 kB;
     # what keeps one object, or one bucket, from ending the work on the others 4 kB, and the objects of one
     # command apart 7 kB; bytes in flight, secrets of uploads, bulk operations and other prefixes 11 kB; lists
-    # that cannot be sent, WebSocket frames, and transactions and patterns of the file system 17 kB.
-    assert os.path.getsize(str(wheel.filename)) < 820_000
+    # that cannot be sent, WebSocket frames, and transactions and patterns of the file system 17 kB; what is
+    # shared and counted by sizes that were seen, and moves of links, 5 kB.
+    assert os.path.getsize(str(wheel.filename)) < 805_000
 
 
 def run_isolated(program: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import weakref
 
 import pytest
 
@@ -100,3 +103,30 @@ async def test_all_are_cancelled(times: int) -> None:
     await asyncio.wait(tasks)
     assert all(task.cancelled() for task in tasks)
     assert shared._running == {}
+
+
+async def test_an_error_keeps_nothing_of_the_look_up() -> None:
+    """Its traceback has the functions that it came through: they must not have it in turn."""
+
+    class Large:
+        pass
+
+    gone: list[weakref.ref[Large]] = []
+
+    async def look_up() -> int:
+        large = Large()
+        gone.append(weakref.ref(large))
+        await asyncio.sleep(0)
+        raise ValueError(type(large))
+
+    async def fails(shared: Shared[int]) -> None:
+        with contextlib.suppress(ValueError):
+            await shared.get("a", look_up, 10.0)
+
+    gc.collect()
+    gc.disable()
+    try:
+        await fails(Shared())
+        assert [each() for each in gone] == [None]
+    finally:
+        gc.enable()
