@@ -277,6 +277,23 @@ async def test_an_interrupted_look_goes_on(spread: ObjectStore, monkeypatch: pyt
     assert len(references._standing) == NAMES
 
 
+@pytest.mark.parametrize("left_out", [7, -1])
+async def test_a_name_that_cannot_be_asked_for_any_more(
+    spread: ObjectStore, monkeypatch: pytest.MonkeyPatch, left_out: int
+) -> None:
+    """As when a right is lost meanwhile: it is not taken for read."""
+    newest = reading.each_newest
+
+    async def less(bucket: Bucket, subjects: list[str], *args: Any, **more: Any) -> AsyncIterator[Any]:
+        async for subject, message in newest(bucket, subjects, *args, **more):
+            if subject != subjects[left_out]:
+                yield subject, message
+
+    monkeypatch.setattr(reading, "each_newest", less)
+    with pytest.raises(RequestTimeoutError, match="does not return"):
+        await References().read_on(spread._bucket)
+
+
 async def test_a_name_that_is_gone_meanwhile(spread: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the leader has forgotten where its meta is: then they are read in order."""
     asked: list[str] = []

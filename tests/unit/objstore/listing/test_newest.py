@@ -114,3 +114,14 @@ async def test_large_ones_behind_small_ones(
     assert set(await asyncio.gather(*(listed([*small, *large]) for _ in range(3)))) == {330}
     assert most <= LIMIT // 700_000
     assert in_flight(bucket.connection).bytes == 0
+
+
+async def test_what_has_come_counts_for_lists_under_way(server: MemoryServer, bucket: Bucket) -> None:
+    """As soon as it has come: the other lists need not find out for themselves."""
+    subjects = [meta_subject("b", f"n{each}") for each in range(30)]
+    for subject in subjects:
+        server.put_raw(subject, b"x" * 300_000)
+    answers = each_newest(bucket, subjects)
+    await anext(answers)
+    assert newest._known.get(bucket.connection, (bucket.stream, "M")) == (512 + 400_000, 0)
+    await answers.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -120,30 +121,42 @@ async def test_metas_that_cannot_be(server: MemoryServer, store: ObjectStore, bu
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("wrong", ["missing chunks", "damaged", "another name's chunks"])
 async def test_a_name_that_cannot_be_looked_at_again(
-    server: MemoryServer,
-    store: ObjectStore,
-    bucket: Bucket,
-    monkeypatch: pytest.MonkeyPatch,
-    deep: bool,
-    wrong: str,
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, deep: bool, wrong: str
 ) -> None:
     """It is too long for a user who has nothing but consumers: the others are verified all the same."""
     good = await store.put("good", b"content")
-    info = await store.put("long", b"content")
+    other = await store.put("other", b"content")
+    name = "x" * 3050  # as other programs can store it
+    long = replace(other, name=name)
     if wrong == "missing chunks":
-        server.stream().remove(each.seq for each in server.stream().of(chunk(info)))
+        long = replace(long, nuid="N" * 22)
     elif wrong == "damaged":
-        forge(server, info, digest="SHA-256=" + "0" * 64)
-    else:
-        forge(server, info, nuid=good.nuid)
+        long = replace(long, digest="SHA-256=" + "0" * 64)
+    server.put_raw(meta_subject("b", name), encode_meta(long))
     server.refused = {"DIRECT.GET", "STREAM.MSG.GET"}
-    subject = meta_subject("b", "long")
-    monkeypatch.setattr(type(bucket), "can_request", lambda self, each: each != subject)
     found = kinds(await verify(bucket, deep=deep))
-    if wrong == "another name's chunks":
-        assert ("half-done rename", "long") not in found
-    else:
-        assert found == ([(wrong, "long")] if deep or wrong == "missing chunks" else [])
+    about = [kind for kind, of in found if of == name]
+    assert about == ([wrong] if wrong == "missing chunks" or (wrong == "damaged" and deep) else [])
+    assert good.name not in [of for _, of in found]
+
+
+async def test_contents_that_grow_while_they_are_read(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others can store more for as long as they are read."""
+    info = await store.put("a", b"content")
+    messages, read = Bucket.messages, 0
+
+    async def grows(self: Bucket, *args: Any, **options: Any) -> AsyncIterator[Any]:
+        nonlocal read
+        async for message in messages(self, *args, **options):
+            read += 1
+            assert read < 100
+            server.put_raw(chunk(info), b"more")
+            yield message
+
+    monkeypatch.setattr(Bucket, "messages", grows)
+    assert (await module._stored_content(bucket, info.nuid))[2] == 1
 
 
 async def test_a_rename_that_is_half_done(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:

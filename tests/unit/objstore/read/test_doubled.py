@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -236,3 +237,24 @@ async def test_what_is_whole_needs_no_look(server: MemoryServer, store: ObjectSt
     server.hook = lambda verb, body: looks.append(verb) if "subjects_filter" in body else None
     assert await store.get("a") == DATA
     assert looks == []
+
+
+async def test_what_is_far_too_large_is_not_read(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of an object's chunks are no more than the object once more."""
+    info = await arrange(server, store, WHOLE)
+    for _ in range(60):
+        server.put_raw(f"$O.b.C.{info.nuid}", b"x" * 5000)
+    monkeypatch.setattr(Bucket, "max_message", 10_000)
+    messages, read = Bucket.messages, 0
+
+    async def counted(self: Bucket, *args: Any, **options: Any) -> AsyncIterator[Any]:
+        nonlocal read
+        async for message in messages(self, *args, **options):
+            read += 1
+            yield message
+
+    monkeypatch.setattr(Bucket, "messages", counted)
+    assert await doubled_chunks(bucket, info, ANY_WAY) is None
+    assert read == len(WHOLE) + 4

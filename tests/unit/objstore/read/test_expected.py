@@ -102,3 +102,15 @@ async def test_no_more_chunks_of_a_range_than_may_be_large(
     assert await get_range(bucket, "a", 700, 9999) == DATA[700:9999]
     monkeypatch.setattr(Bucket, "max_message", 2 * LIMIT)
     assert await read_by_sequence(bucket, info, Layout(info), 700, 900) == DATA[700:900]
+
+
+async def test_what_lies_behind_an_object_is_larger(server: MemoryServer) -> None:
+    """A consumer delivers it, too, though the object is complete."""
+    store = await server.bucket("c", allow_direct=False)
+    info = await store.put("a", DATA, chunk_size=1000)
+    for _ in range(3):
+        server.put_raw(f"$O.c.C.{info.nuid}", b"x" * 5000, bucket="c")
+    with pytest.raises(IntegrityError):
+        await store.get("a")
+    assert is_doubted(store._bucket)
+    assert expected(store._bucket, 1) == 5000
