@@ -297,11 +297,12 @@ class References:
                 if self.full:
                     return False
                 if self._lacking.pop() != subject:
-                    raise _incomplete(bucket)  # the one before cannot be requested any more
+                    break  # the one before cannot be requested any more
                 if stretch > AT_A_STRETCH:
                     stretch = 0
                     await asyncio.sleep(0)
         if self._lacking:
+            self._lacking = []  # list them again
             raise _incomplete(bucket)
         for subject in gone.intersection(await all_subjects(bucket) or gone) if gone else ():
             await self._read_name(bucket, subject)  # nats-server may forget which meta is the newest

@@ -485,11 +485,9 @@ class ChunkFeed:
                 turn.set()
 
         def on_message(msg: WireMsg, delivery: Delivery) -> None:
-            larger = len(msg.payload) > counted
             if ended.done():
-                if larger:  # it lies behind the object
-                    note_larger(bucket, len(msg.payload))
                 return
+            larger = len(msg.payload) > counted  # before it is passed on
             if not msg.payload and msg.header is not None and header_int(msg.header, b"Nats-Msg-Size"):
                 # Whoever may create consumers has changed this one: it leaves the payloads out.
                 self._singly = True

@@ -41,7 +41,7 @@ from .doubled import doubled_chunks
 from .expected import expected
 from .feed import ChunkFeed, next_chunk
 from .late_copies import late_copies
-from .parts import MOST_NEWER, Missing, Part, WrongPlace, check_count, damaged
+from .parts import Missing, Part, WrongPlace, check_count, damaged
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
@@ -486,7 +486,7 @@ async def _measure_all(bucket: Bucket, info: ObjectInfo) -> Layout:
     while True:
         before = len(seqs)
         await _measure(bucket, info, offsets, seqs)
-        if _exceeded(info, offsets) or _newer(bucket, info, offsets, seqs):
+        if _exceeded(info, offsets):
             break
         if len(seqs) >= info.chunks and offsets[-1] == info.size and not bucket.replicated:
             break
@@ -529,13 +529,6 @@ def _chunk(bucket: Bucket, info: ObjectInfo) -> int:
     return expected(bucket, max(1, min(recorded, bucket.max_message)))
 
 
-def _newer(bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int]) -> bool:
-    """Whether too many chunks are newer than the meta of an object that is not complete."""
-    if len(seqs) <= MOST_NEWER or bucket.copied:  # sources may bring the meta first
-        return False
-    return 0 < info.revision < seqs[-MOST_NEWER - 1] and offsets[-1] < info.size
-
-
 def _exceeded(info: ObjectInfo, offsets: array[int]) -> bool:
     """Whether there are too many chunks, even with an empty one at the end: do not wait for their writer."""
     return len(offsets) > info.chunks + 2 or offsets[-1] > info.size
@@ -555,7 +548,7 @@ async def _measure(
                 return
             seqs.append(message.seq)
             offsets.append(offsets[-1] + len(message.data))
-            if _exceeded(info, offsets) or _newer(bucket, info, offsets, seqs):
+            if _exceeded(info, offsets):
                 return
         return
 
@@ -569,8 +562,7 @@ async def _measure(
             length = len(msg.payload)  # whoever may create consumers has changed this one
         seqs.append(delivery.stream_seq)
         offsets.append(offsets[-1] + length)
-        last = delivery.num_pending == 0 or len(seqs) == end
-        if last or _exceeded(info, offsets) or _newer(bucket, info, offsets, seqs):
+        if delivery.num_pending == 0 or len(seqs) == end or _exceeded(info, offsets):
             reading.finish()
 
     before = len(seqs)

@@ -127,6 +127,7 @@ def on_its_way(store: ObjectStore) -> int:
 async def test_iter_of_large_metas(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, and no more of them at once than a page has bytes, whatever comes after what."""
     monkeypatch.setattr("objstore.listing.pages.PAGE_BYTES", 20_000)
+    monkeypatch.setattr("objstore.listing.pages.PAGE", 5)
     fetch, pages = PullConsumer.fetch, []
 
     async def look(self: PullConsumer, batch: int = 1, **options: Any) -> list[JetStreamMsg]:

@@ -286,12 +286,18 @@ async def test_a_name_that_cannot_be_asked_for_any_more(
 
     async def less(bucket: Bucket, subjects: list[str], *args: Any, **more: Any) -> AsyncIterator[Any]:
         async for subject, message in newest(bucket, subjects, *args, **more):
+            if subject == subjects[20] and left_out == 7:
+                raise StaleConnectionError("lost")  # too late: what is left to read was not known
             if subject != subjects[left_out]:
                 yield subject, message
 
+    references = References()
     monkeypatch.setattr(reading, "each_newest", less)
     with pytest.raises(RequestTimeoutError, match="does not return"):
-        await References().read_on(spread._bucket)
+        await references.read_on(spread._bucket)
+    monkeypatch.setattr(reading, "each_newest", newest)
+    await references.read_on(spread._bucket)
+    assert len(references._standing) == NAMES
 
 
 async def test_a_name_that_is_gone_meanwhile(spread: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,10 @@ async def test_a_name_that_cannot_be_looked_at_again(
     elif wrong == "damaged":
         long = replace(long, digest="SHA-256=" + "0" * 64)
     server.put_raw(meta_subject("b", name), encode_meta(long))
+    if wrong == "damaged":  # the only name of its chunks
+        server.stream().remove([server.stream().of(meta_subject("b", "other"))[0].seq])
+    else:
+        server.put_raw(meta_subject("b", "other"), encode_meta(other), ROLL_UP)
     server.refused = {"DIRECT.GET", "STREAM.MSG.GET"}
     found = kinds(await verify(bucket, deep=deep))
     about = [kind for kind, of in found if of == name]
@@ -156,6 +160,7 @@ async def test_contents_that_grow_while_they_are_read(
             yield message
 
     monkeypatch.setattr(Bucket, "messages", grows)
+    server.refused = {"DIRECT.GET", "CONSUMER.CREATE"}  # one by one, from the leader
     assert (await module._stored_content(bucket, info.nuid))[2] == 1
 
 

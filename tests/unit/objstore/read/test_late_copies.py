@@ -248,7 +248,7 @@ async def test_chunks_that_are_newer_than_the_meta(
     server: MemoryServer, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """They came after it: others can store more for as long as they are read."""
-    for module in ("feed", "late_copies", "ranges"):
+    for module in ("feed", "late_copies"):
         monkeypatch.setattr(f"objstore.read.{module}.MOST_NEWER", 20)
     info = await store.put("long", b"0123456789")
     forged = replace(info, size=size, chunks=10**6, options=ObjectMetaOptions(max_chunk_size=1))
