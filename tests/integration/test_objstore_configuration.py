@@ -24,6 +24,7 @@ from objstore import (
 )
 from objstore.bucket import bucket as _bucket
 from objstore.bucket.capacity import check_meta_room
+from objstore.manager import _stored
 from support.objects import CHUNK, KIB, MIB, assert_exact, chunk_counts, pattern, stream
 
 CALLS: dict[str, Callable[[ObjectStore], Awaitable[Any]]] = {
@@ -53,16 +54,15 @@ async def written(store: ObjectStore, *pieces: bytes, **options: Any) -> None:
 
 async def make(js: JetStreamContext, bucket: str, **change: Any) -> ObjectStore:
     """A stream as somebody would make it by hand, opened."""
-    await js.create_stream(
-        {
-            "name": f"OBJ_{bucket}",
-            "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
-            "allow_rollup_hdrs": True,
-            "allow_direct": True,
-            "discard": "new",
-            **change,
-        }
-    )
+    config = {
+        "name": f"OBJ_{bucket}",
+        "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
+        "allow_rollup_hdrs": True,
+        "allow_direct": True,
+        "discard": "new",
+        **change,
+    }
+    await _stored(lambda: js.create_stream(config))
     return await js.object_store(bucket)
 
 

@@ -141,7 +141,7 @@ async def test_a_count_that_is_withheld(server: MemoryServer, monkeypatch: pytes
     store = await server.bucket()
     info = await store.put("a", b"x")
     bucket = await bind(server.js, "b")
-    bucket.retry_budget = 0.05
+    bucket.retry_budget = 0.5
     nothing = server.stream().info({"subjects_filter": "none"})
     server.hook = lambda verb, body: nothing if "subjects_filter" in body else None
     with pytest.raises(RequestTimeoutError, match="does not count"):
@@ -157,7 +157,7 @@ async def test_two_counts_at_once_leave_nothing(server: MemoryServer) -> None:
     assert await counts_from(bucket, "$O.b.M.>", 2, 1, 9) == [2, 3, 0]
     assert server.stream().consumers == {}
     others = asyncio.all_tasks()
-    bucket.retry_budget = 0.1
+    bucket.retry_budget = 0.5
 
     def hook(verb: str, body: dict[str, Any]) -> Any:
         if verb != "CONSUMER.CREATE":

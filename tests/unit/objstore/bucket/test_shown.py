@@ -66,7 +66,7 @@ async def test_no_more_consumers(server: MemoryServer, bucket: Bucket) -> None:
     server.hook = lambda verb, body: error(400, 10026, "maximum consumers limit reached")
     with pytest.raises(NotShown, match="maximum consumers"):
         await shown(bucket, SUBJECT, (1,))
-    bucket.retry_budget = 0.1
+    bucket.retry_budget = 0.5
     server.hook = lambda verb, body: error(503, 10008, "JetStream system temporarily unavailable")
     with pytest.raises(TemporarilyUnavailableError):
         await shown(bucket, SUBJECT, (1,))

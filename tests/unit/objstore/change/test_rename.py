@@ -67,7 +67,7 @@ async def test_a_forged_acknowledgement_of_the_new_name(
     if server.stream().config["allow_atomic"]:
         return  # both names change in one commit
     info = await store.put("a", b"content")
-    bucket.retry_budget = 0.2
+    bucket.retry_budget = 0.5
 
     def forge(subject: str, header: bytes, payload: bytes) -> dict[str, Any] | None:
         return {"stream": "OBJ_b", "seq": 999_999} if subject == NEW else None
@@ -238,7 +238,7 @@ async def batches(server: MemoryServer) -> Bucket:
     """A bucket where renames are batches."""
     await server.bucket(allow_atomic=True)
     bucket = await bind(server.js, "b")
-    bucket.retry_budget = 0.1
+    bucket.retry_budget = 0.5
     return bucket
 
 

@@ -349,7 +349,7 @@ async def test_consumers_of_which_nothing_comes(
     assert "CONSUMER.CREATE" not in server.verbs()
     monkeypatch.setattr(Ways, "allowed", lambda ways, way: way in (CONSUMER, DELIVERIES))
     bucket = await bind(server.js, "b")
-    bucket.retry_budget = 0.2
+    bucket.retry_budget = 0.5
     with pytest.raises(RequestTimeoutError, match="made no progress"):  # there is no other way
         await newest_metas(bucket)
 
@@ -386,7 +386,7 @@ async def test_a_leader_that_forgets_is_asked_for_a_while(
     """It lists a name whose meta it does not have."""
     await fill(store, 2)
     server.refused = {"CONSUMER.CREATE"}
-    bucket.retry_budget = 0.2
+    bucket.retry_budget = 0.5
     last = server.stream().find
     gone = meta_subject("b", "n01")
     server.stream().find = lambda body: [] if body.get("last_by_subj") == gone else last(body)  # type: ignore[method-assign]
@@ -489,6 +489,6 @@ async def test_what_another_streams_leader_answers(
         assert sorted((info.name, info.revision) for info in found) == [(i.name, i.revision) for i in infos]
         assert not any(info.deleted for info in found)
     else:  # it may be one that only the leader has so far
-        bucket.retry_budget = 0.1
+        bucket.retry_budget = 1.0
         with pytest.raises(StaleConnectionError, match="no consumer shows"):
             await newest_metas(bucket)

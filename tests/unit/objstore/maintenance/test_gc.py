@@ -72,7 +72,7 @@ async def test_answers_to_other_questions_make_no_orphans(
     """A peer may ask the same API subject something else, and have the answer sent to our inbox."""
     server.stream().config["num_replicas"] = replicas
     bucket = await bind(server.js, "b")
-    bucket.retry_budget = 0.3
+    bucket.retry_budget = 0.5
     for number in range(40):
         await store.put(f"o{number}", b"x")
     stream = server.stream()

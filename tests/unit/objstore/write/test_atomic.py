@@ -110,7 +110,7 @@ async def test_what_cannot_be_done(server: MemoryServer, store: ObjectStore) -> 
 
 async def test_others_keep_all_batches_open(server: MemoryServer, store: ObjectStore) -> None:
     old = await store.put("a", b"old")
-    store.bound_bucket.retry_budget = 0.05
+    store.bound_bucket.retry_budget = 0.5
     full = error(429, 10210, "atomic publish too many inflight")
     server.on_publish = lambda subject, header, payload: full if b"Nats-Batch" in header else None
     with pytest.raises(TemporarilyUnavailableError, match="inflight: other clients keep all batches open"):

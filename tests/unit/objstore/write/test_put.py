@@ -138,7 +138,7 @@ async def test_an_answer_to_the_commit_that_is_lost(
 
 async def test_an_outcome_that_stays_unknown_keeps_the_chunks(server: MemoryServer, bucket: Bucket) -> None:
     bucket.js.timeout = 0.05
-    bucket.retry_budget = 0.3
+    bucket.retry_budget = 0.5
     server.on_publish = lambda subject, header, payload: SILENCE if "M." in subject else None
     with pytest.raises(OutcomeUnknownError) as told:
         await stored(bucket)
