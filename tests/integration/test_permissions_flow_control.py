@@ -17,8 +17,8 @@ from natsproto.server import LocalServer
 from objstore import ObjectStore
 from support.objects import MIB, pattern
 
-DATA = pattern(40 * MIB)
-"""More than a server sends without an answer to its flow control."""
+DATA = pattern(12 * MIB)
+"""More than a server sends without an answer to its flow control (2 MiB), wherever a test begins to read."""
 
 PATIENCE = 60.0
 """Seconds for which a read waits for a consumer that sends nothing."""
