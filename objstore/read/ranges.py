@@ -1,12 +1,14 @@
 """Read parts of an object without the bytes before them.
 
 An offset is a chunk's index times the chunk size only in a *regular* object: every chunk but the last has the
-recorded size. This is proven, not assumed: by the counts alone when the size is a multiple of the chunk size,
-else by the length of the last chunk (no writer stores chunks larger than it records, so only a regular object
-has these counts).
+recorded size. This is proven, not assumed: by the number of messages and, unless the size is a multiple of
+the chunk size, by the length of the last one (no writer stores chunks larger than it records, so only a
+regular object has both). What begins with the first chunk proves itself.
 The sequence of a chunk is guessed: chunks of one put usually follow each other, and the meta follows them.
 Each response identifies its chunk by the number of messages after it, so a wrong guess is detected, and the
-chunk is found by bisection. Objects of writers that store short chunks are measured once, headers only.
+chunk is found by bisection. That holds only while the object has no message too many, such as a copy of one
+of its chunks: the guess and the number after it would be wrong by the same. So the number is known first.
+Objects of writers that store short chunks, or too many, are measured once, headers only.
 Before any of that, :mod:`.by_sequence` reads small ranges of contiguous objects.
 """
 
@@ -26,6 +28,7 @@ from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.direct_get import header_bytes
 from natsproto.jetstream.in_flight import in_flight
 
+from ..bucket.at_once import run_all
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector
 from ..bucket.counts import count_from
@@ -132,8 +135,8 @@ class Layout:
     def even(self) -> bool:
         """Whether the size is a multiple of the chunk size.
 
-        Then the number of messages proves that the object is regular. It must be checked: some writers end
-        such an object with an empty message, which they do not count.
+        Then the number of messages alone proves that the object is regular. (Some writers end such an object
+        with an empty message, which they do not count.)
         """
         return self._info.chunks * self._chunk_size == self._info.size
 
@@ -179,13 +182,12 @@ class Layout:
         known = self.seq_of if self.strict and self.placed else None
         return Part(self.seq_of(first) if seq is None else seq, first, last, self.total, known, self.copies)
 
-    def proven_by(self, start: int, end: int) -> bool:
-        """Whether reading these bytes proves that the object is regular.
+    def proven_from(self, start: int) -> bool:
+        """Whether what is read from that offset on has the right place, if its chunks have the right lengths.
 
-        It does if the last chunk is among them; or the first one, if the number of messages is the only proof
-        needed.
+        It has if it begins with the first chunk: the number of messages after it is the number of them all.
         """
-        return self.proven or end == self._info.size or (self.even and start < self._chunk_size)
+        return self.proven or start < self._chunk_size
 
 
 class RangeSink:
@@ -247,6 +249,9 @@ class RangeSink:
 REMEMBERED = 200_000
 """Chunks of the measured objects of a bucket that are remembered, 16 bytes for each."""
 
+REMEMBERED_REGULAR = 1024
+"""Objects of a bucket that are remembered to be regular."""
+
 
 class _Measured(dict[tuple[str, int, int, str], Layout]):
     """The objects that were measured, by nuid, chunks, size and digest."""
@@ -298,32 +303,17 @@ async def _read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) ->
         and (data := await read_by_sequence(bucket, info, layout, start, end)) is not None
     ):
         return data
-    if bucket.replicated:
-        await place(bucket, info, layout)
-    elif not layout.plausible:
-        await measure(bucket, info, layout)
-    proof: asyncio.Task[bool] | None = None
-    if not layout.proven_by(start, end):
-        proof = asyncio.get_running_loop().create_task(
-            _is_regular(bucket, layout, info), name="objstore-proof"
-        )
+    if bucket.replicated or not layout.plausible or not layout.proven_from(start):
+        await prove(bucket, info, layout)
     try:
         try:
-            data = await _read(bucket, info, layout, start, end)
-            if proof is None or await proof:
-                return data
+            return await _read(bucket, info, layout, start, end)
         except Irregular:
             bucket.remembered(_Measured).forget(info)
         await measure(bucket, info, layout)
         return await _read(bucket, info, layout, start, end)
     except Irregular:
         raise damaged(info, "its chunks do not add up") from None
-    finally:
-        if proof is not None:
-            proof.cancel()
-            await asyncio.wait([proof])
-            if not proof.cancelled():
-                proof.exception()
 
 
 async def _read(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> bytes:
@@ -365,9 +355,8 @@ async def _search(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, 
     subject = chunk_subject(bucket.name, info.nuid)
     index = layout.index_of(start)
     total = await _left(bucket, subject, 1)
-    if not info.chunks <= total <= info.chunks + 1:
-        raise Missing
-    layout.total = total  # one more than recorded: some writers do not count an empty message at the end
+    if total != layout.total:
+        raise Missing  # or too many: those before the object's chunks would be taken for them
     low, high = index + 1, max(1, info.revision - (info.chunks - index))
     guess = max(1, info.revision - (total - index))
     while True:
@@ -445,16 +434,49 @@ async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         await measure(bucket, info, layout)
 
 
+class _Regular(dict[tuple[str, int, int, str, int], None]):
+    """Objects that were proven to be regular, by nuid, chunks, size, digest and the meta's sequence.
+
+    What is stored under the nuid later lies behind that meta, and deceives no guess. With a newer one it may.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__()
+        self.proving: Shared[bool] = Shared()
+
+
 async def _is_regular(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
-    """Whether the number of messages, or the length of the last one, proves a regular object."""
+    """Whether the number of messages, and the length of the last one, prove a regular object."""
+    known = bucket.remembered(_Regular)
+    key = (*_key(info), info.revision)
+    if key in known:
+        return True
+    regular = await known.proving.get(
+        (info.name, *key), lambda: _prove_regular(bucket, layout, info), bucket.retry_budget
+    )
+    if regular and info.revision > 0:
+        if len(known) >= REMEMBERED_REGULAR:
+            del known[next(iter(known))]
+        known[key] = None
+    return regular
+
+
+async def _prove_regular(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
+    counting = bucket.stored_chunks(info.nuid, info.chunks)
     if layout.even:
-        return await bucket.stored_chunks(info.nuid, info.chunks) == info.chunks
+        return await counting == info.chunks
+    stored, length = await run_all((counting, _last_length(bucket, info)), 2)
+    return stored == info.chunks and length == layout.length_of(info.chunks - 1)
+
+
+async def _last_length(bucket: Bucket, info: ObjectInfo) -> int:
+    """Return the length of the last chunk."""
     subject = chunk_subject(bucket.name, info.nuid)
     async with in_flight(bucket.connection).during(_chunk(bucket, info)):
         message = await bucket.retrying(lambda: MessageRead(bucket, subject, ways=DIRECT_FIRST).wait())
     if message is None:
         raise Missing
-    return len(message.data) == layout.length_of(info.chunks - 1)
+    return len(message.data)
 
 
 async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:

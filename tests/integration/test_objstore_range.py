@@ -18,12 +18,14 @@ from objstore import (
     LinkError,
     ObjectDeletedError,
     ObjectInfo,
+    ObjectMeta,
     ObjectMetaOptions,
     ObjectNotFoundError,
     ObjectStore,
 )
 from objstore.format.codec import encode_meta
 from objstore.format.naming import meta_subject
+from objstore.read import get as _get
 from objstore.read.by_sequence import Begins
 from support.objects import chunk_subject, forge, part_file, stream
 
@@ -351,3 +353,39 @@ async def test_chunks_that_lie_about_their_length(store: ObjectStore, lies: list
         async with store.open_reader("a") as reader:
             await reader.seek(12)
             assert await reader.read(10) == data[12:22]
+
+
+@pytest.mark.parametrize("size", [5000, 4010])
+@pytest.mark.parametrize("direct", [True, False])
+async def test_a_chunk_that_was_stored_twice(
+    store: ObjectStore, size: int, direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the object it is damage, to each range. Behind it it is none, nor with a newer meta."""
+    monkeypatch.setattr(_get, "RECHECK_DELAYS", (0.0, 0.0))
+    js = store.js
+    bucket = await js.create_object_store(bucket=store.bucket + "-twice", allow_direct=direct)
+    data = DATA[:size]
+    info = await bucket.put("late", data, chunk_size=1000)
+    chunks = [data[at : at + 1000] for at in range(0, size, 1000)]
+    for chunk in (*chunks[3:], *chunks[3:]):
+        await js.publish(chunk_subject(bucket, info.nuid), chunk)
+    await bucket.update_meta("late", ObjectMeta("late", "a newer meta"))
+    for place in range(5):
+        nuid = f"TWICE{place}"
+        for index, chunk in enumerate(chunks):
+            for _ in range(2 if index == place else 1):
+                await js.publish(f"$O.{bucket.bucket}.C.{nuid}", chunk)
+        meta = replace(info, name=f"twice{place}", nuid=nuid)
+        await js.publish(meta_subject(bucket.bucket, meta.name), encode_meta(meta))
+    for start, end in ((0, 1001), (100, 3500), (1500, 1600), (1500, 3500), (2500, size), (size - 5, size)):
+        fresh = await js.object_store(bucket.bucket)
+        assert await fresh.get_range("late", start, end) == data[start:end]
+        assert await fresh.get_range("twice4", start, end) == data[start:end]  # that one is behind the object
+        for place in range(4):
+            with pytest.raises(IntegrityError, match=r"damaged"):
+                await fresh.get_range(f"twice{place}", start, end)
+            async with fresh.open_reader(f"twice{place}") as reader:
+                await reader.seek(start)
+                with pytest.raises(IntegrityError, match=r"damaged"):
+                    await reader.read(end - start)
+    await js.delete_object_store(bucket.bucket)

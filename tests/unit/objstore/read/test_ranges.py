@@ -12,10 +12,11 @@ import pytest
 
 from natsproto.jetstream.in_flight import in_flight
 from natsproto.wire import Pub
-from objstore import IntegrityError, ObjectInfo, ObjectStore
+from objstore import IntegrityError, ObjectInfo, ObjectMeta, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.format.models import ObjectMetaOptions
+from objstore.read import by_sequence as _by_sequence
 from objstore.read import ranges as _ranges
 from objstore.read.feed import Missing
 from objstore.read.ranges import Layout, damaged, find_part, measure, place, prove, read_range
@@ -52,7 +53,7 @@ def scattered(server: MemoryServer, info: ObjectInfo, sizes: list[int]) -> Objec
         server.put_raw(f"$O.b.C.other{number % 3}", b"between")
         last = server.put_raw("$O.b.C.SCATTERED", DATA[at : at + size])
         at += size
-    options = ObjectMetaOptions(None, max(sizes))
+    options = ObjectMetaOptions(max_chunk_size=max(sizes))
     return replace(info, nuid="SCATTERED", size=at, chunks=len(sizes), options=options, revision=last + 1)
 
 
@@ -226,6 +227,42 @@ async def test_proofs(server: MemoryServer, store: ObjectStore, bucket: Bucket) 
     layout = Layout(irregular)
     await prove(bucket, irregular, layout)
     assert layout.known, "it was measured"
+
+
+@pytest.mark.parametrize("size", [1000, 950])
+async def test_a_proof_is_remembered(server: MemoryServer, store: ObjectStore, size: int) -> None:
+    """For one meta: what was stored behind the object lies before its next meta."""
+    old = await store.put("a", DATA[:size], chunk_size=100)
+    bucket = await bind(server.js, "b")
+    server.verbs()
+    for attempt in range(2):
+        layout = Layout(old)
+        await prove(bucket, old, layout)
+        assert layout.proven
+        assert bool(server.verbs()) == (attempt == 0)
+    chunks = [each.payload for each in server.stream().of(f"$O.b.C.{old.nuid}")]
+    for chunk in chunks[-3:] * 2:
+        server.put_raw(f"$O.b.C.{old.nuid}", chunk)
+    for start in range(150, size - 100, 100):
+        assert await read_range(bucket, old, start, start + 9) == DATA[start : start + 9]
+    info = await store.update_meta("a", ObjectMeta("a", "a newer one"))
+    bucket.remembered(_by_sequence.Begins).clear()
+    for start in range(150, size - 100, 100):
+        assert await read_range(bucket, info, start, start + 9) == DATA[start : start + 9]
+
+
+async def test_few_proofs_are_remembered(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ranges, "REMEMBERED_REGULAR", 2)
+    bucket = store.bound_bucket
+    infos = [await store.put(name, DATA[:950], chunk_size=100) for name in "abc"]
+    bucket.replicated = False
+    for info in infos:
+        await prove(bucket, info, Layout(info))
+    assert [key[0] for key in bucket.remembered(_ranges._Regular)] == [info.nuid for info in infos[1:]]
+    unknown = replace(infos[0], revision=0)
+    await prove(bucket, unknown, Layout(unknown))
+    assert len(bucket.remembered(_ranges._Regular)) == 2
+    assert unknown.nuid not in {key[0] for key in bucket.remembered(_ranges._Regular)}
 
 
 async def test_places_at_the_leader(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
