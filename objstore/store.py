@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from .bucket.operation import check_callback, operation
 from .errors import BadObjectMetaError
-from .format.naming import MAX_CHUNK_SIZE
 from .store_reads import FilePath, StoreReads, text_path
 
 if TYPE_CHECKING:
@@ -364,29 +363,18 @@ class ObjectStore(StoreReads):
         Raises:
             The errors of :meth:`get_file` and :meth:`put`.
         """
-        from .format.marks import RESERVED
-        from .read import get, links
-        from .write.source import Repeatable
+        from .change.copy import copy
 
-        check_callback("progress", progress)
-        follow = links.check_follow_links(follow_links)
-        bucket, info = await links.resolve(self._bucket, self._bucket.check_name(name), follow)
-        target = self if to is None else to
-        if chunk_size is None:
-            limit = min(target.bound_bucket.max_message, MAX_CHUNK_SIZE)
-            chunk_size = await get.chunk_size_of(bucket, info, limit)
-        return await target.put(
+        return await copy(
+            self,
+            name,
+            self if to is None else to,
             new_name,
-            Repeatable(lambda: get.buffers(bucket, info)),
-            info.description,
-            None,
-            info.headers,
-            metadata={key: value for key, value in info.metadata.items() if not key.startswith(RESERVED)},
             chunk_size=chunk_size,
             ttl=ttl,
             if_revision=if_revision,
             progress=progress,
-            size=info.size,
+            follow=follow_links,
         )
 
     @operation

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from natsproto.errors import NatsError
+
 from ..bucket.bucket import Bucket
 from ..commit.commit import Commit, Conflict, ConflictBackoff, lost_race
 from ..commit.discard import remove_older
@@ -14,16 +16,28 @@ from ..format.naming import check_bucket, new_nuid
 from ..read.links import OtherBuckets
 
 
-async def check_target(bucket: Bucket, link: ObjectLink) -> None:
+async def check_target(bucket: Bucket, link: ObjectLink, others: OtherBuckets | None = None) -> None:
     """Refuse a target that is missing, deleted or itself a link; for a bucket link check only the name.
 
     Raises:
-        BucketNotFoundError, ObjectNotFoundError, ObjectDeletedError, LinkError: the target is refused.
+        BucketNotFoundError, ObjectNotFoundError, ObjectDeletedError, LinkError: the target is refused; with
+            ``others``, also because its bucket cannot be read.
     """
     check_bucket(link.bucket)
     if link.name is None:
         return
-    _, target = await OtherBuckets().target(bucket, link, link.name, leader=True)
+    try:
+        _, target = await (others or OtherBuckets()).target(bucket, link, link.name, leader=True)
+    except NatsError as exc:
+        refused = isinstance(exc, LookupError | ValueError)
+        if refused or others is None or not others.tolerates(exc, bucket, link.bucket):
+            raise
+        raise LinkError(
+            f"{link.bucket}/{link.name} cannot be read: {exc}",
+            bucket=bucket.name,
+            target_bucket=link.bucket,
+            target_name=link.name,
+        ) from exc
     if target.is_link:
         raise LinkError(
             f"{link.bucket}/{link.name} is itself a link: link to its target instead",
@@ -33,8 +47,13 @@ async def check_target(bucket: Bucket, link: ObjectLink) -> None:
         )
 
 
-async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> ObjectInfo:
+async def add_link(
+    bucket: Bucket, meta: ObjectMeta, link: ObjectLink, others: OtherBuckets | None = None
+) -> ObjectInfo:
     """Store a link. It may replace nothing, a delete marker or another link; never a live object.
+
+    Args:
+        others: the buckets that the links of one command lead to, see there.
 
     Raises:
         BucketNotFoundError, ObjectNotFoundError, LinkError: the target cannot be linked to.
@@ -45,7 +64,7 @@ async def add_link(bucket: Bucket, meta: ObjectMeta, link: ObjectLink) -> Object
     template = bucket.template(
         name, (meta.description, meta.filename, meta.headers, meta.metadata), ObjectMetaOptions(link)
     )
-    await check_target(bucket, link)
+    await check_target(bucket, link, others)
     patience = ConflictBackoff(bucket)
     while True:
         lookup = bucket.start_locating(name)  # under every client's subject: it is one object

@@ -8,11 +8,13 @@ from natsproto._values import brief
 
 from ..bucket.ttl import remaining
 from ..errors import LinkError
+from ..format.models import ObjectMeta
+from .links import add_link
 
 if TYPE_CHECKING:
     from ..bucket.operation import Progress
     from ..format.models import ObjectInfo
-    from ..read.links import FollowLinks
+    from ..read.links import FollowLinks, OtherBuckets
     from ..store import ObjectStore
 
 
@@ -25,6 +27,7 @@ async def copy_to_move(
     follow: FollowLinks = "all",
     if_revision: int | None = None,
     progress: Progress | None = None,
+    others: OtherBuckets | None = None,
 ) -> ObjectInfo:
     """Store an object under its new name; the caller then deletes it under the old one.
 
@@ -38,6 +41,7 @@ async def copy_to_move(
         info: the object, as it was found.
         follow: the links that may be read.
         if_revision, progress: as for :meth:`ObjectStore.copy`; not for links.
+        others: the buckets that the links of one command lead to, see there.
 
     Raises:
         LinkError: the link must not be moved there.
@@ -61,7 +65,10 @@ async def copy_to_move(
                 )
         if link.name is None:
             return await to.add_bucket_link(new, link.bucket, description=info.description)
-        return await to.add_link(new, link, description=info.description)
+        bucket = to.bound_bucket
+        bucket.check_writable()
+        with to.client.connection.operation():
+            return await add_link(bucket, ObjectMeta(bucket.check_name(new), info.description), link, others)
     bucket = to.bound_bucket
     ttl = await remaining(bucket, info.expires) if bucket.msg_ttl else None
     # It was no link: if it is one now, its target is not what is moved.

@@ -260,8 +260,15 @@ async def _one(
         to = stores[target.bucket]
         follow = args.follow_links
         if moving:
-            return await move(store, source.name, to, target.name, show, force=args.force, follow=follow)
-        return await store.copy(source.name, target.name, to=to, progress=show, follow_links=follow)
+            others = together.others
+            return await move(
+                store, source.name, to, target.name, show, force=args.force, follow=follow, others=others
+            )
+        from objstore.change.copy import copy
+
+        return await copy(
+            store, source.name, to, target.name, progress=show, follow=follow, others=together.others
+        )
     if step.directory is None and (target == "-" or is_stream(target)):
         return await to_stream(store, source.name, target, show, follow=args.follow_links)
     return await _download(store, source.name, step, show, args, together, moving=moving)
@@ -336,6 +343,7 @@ async def move(
     *,
     force: bool,
     follow: FollowLinks,
+    others: OtherBuckets,
 ) -> ObjectInfo:
     """Move an object: within a bucket its data stay where they are.
 
@@ -355,7 +363,7 @@ async def move(
     if store.bucket == to.bucket and not taken:
         return await store.rename(name, new, if_revision=info.revision)
     if info.is_link:
-        copied = await copy_to_move(store, info, to, new, follow=follow)
+        copied = await copy_to_move(store, info, to, new, follow=follow, others=others)
     else:
         # What was found is what may be replaced: an object stored there meanwhile stays.
         there = (await to.get_info(new)).revision if taken else 0

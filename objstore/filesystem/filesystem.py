@@ -250,7 +250,7 @@ class NatsObjectFileSystem(FileSystemReads):
             target, new_name = await self._at(path2)
             await source.copy(name, new_name, to=target, follow_links=self._follow)
 
-    async def _mv_file(self, path1: str, path2: str) -> None:
+    async def _mv_file(self, path1: str, path2: str, others: OtherBuckets | None = None) -> None:
         with os_errors(path1):
             source, name = await self._at(path1)
             target, new_name = await self._at(path2)
@@ -263,7 +263,7 @@ class NatsObjectFileSystem(FileSystemReads):
                 except ObjectAlreadyExists:
                     pass  # replace it, as mv does
             info = await source.get_info(name)
-            copied = await copy_to_move(source, info, target, new_name, follow=self._follow)
+            copied = await copy_to_move(source, info, target, new_name, follow=self._follow, others=others)
             if (await target.get_info(new_name)).nuid != copied.nuid:
                 raise ObjectChangedError(
                     f"the copy of {name!r} was replaced meanwhile: the original stays",
@@ -391,8 +391,10 @@ class NatsObjectFileSystem(FileSystemReads):
                 path1, path2, recursive=recursive, maxdepth=maxdepth, removing=True
             )
 
+            others = OtherBuckets()
+
             async def move_one(move: Move) -> None:
-                await self._mv_file(move.source, move.target)
+                await self._mv_file(move.source, move.target, others)
 
             await self._several(paths_of(moves), batch_size).run(moves, move_one, source_of)
 

@@ -59,8 +59,13 @@ def store_any(server: MemoryServer, like: ObjectInfo, chance: Random, nuid: str)
     def too_many() -> bytes:
         return chance.choice([*chunks, b"x" * CHUNK, b""])
 
-    doubled = chance.randrange(2 * count)
+    doubled, lost = chance.randrange(2 * count), -1
+    if doubled >= count:  # not both: what has the right number of messages of the right lengths looks right
+        lost = chance.randrange(4 * count)
     for number, chunk in enumerate(chunks):
+        if number == lost:
+            extra.append(f"chunk {number} was never stored")
+            continue
         put(chunk)
         if number == doubled:
             extra.append(f"behind chunk {number}")

@@ -61,15 +61,19 @@ async def test_an_error() -> None:
 
 
 async def test_an_error_that_another_try_may_not_have() -> None:
-    """Whoever looked may have had less time."""
-    shared, error = Shared[int](), RequestTimeoutError("no answer")
-    look_up = Looked(error)
-    tasks = await wanted(shared, look_up, 3)
-    look_up.end.set()
-    found = await asyncio.gather(*tasks, return_exceptions=True)
-    assert found[0] is error
-    assert {*found[1:]} == {2, 3}
-    assert shared._running == {}
+    """Whoever looked may have had less time, or most of it before."""
+    for seconds, began, again in ((10.0, 60, False), (10.0, -60, True), (11.0, 60, True)):
+        shared, error = Shared[int](), RequestTimeoutError("no answer")
+        look_up = Looked(error)
+        tasks = await wanted(shared, look_up, 1)
+        shared._running["a"].began += began
+        tasks += [asyncio.create_task(shared.get("a", look_up, seconds)) for _ in range(2)]
+        await asyncio.wait(tasks[1:], timeout=0.01)
+        look_up.end.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert found[0] is error
+        assert set(found[1:]) == ({2, 3} if again else {error})
+        assert shared._running == {}
 
 
 async def test_who_has_less_time_looks_itself() -> None:
