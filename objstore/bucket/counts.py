@@ -7,6 +7,7 @@ since.
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from natsproto.errors import (
@@ -17,6 +18,7 @@ from natsproto.errors import (
     RequestTimeoutError,
 )
 from natsproto.jetstream.api.codec import is_number
+from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.subjects import secret_name
 
 from .at_once import run_all
@@ -113,6 +115,30 @@ async def counts_from(bucket: Bucket, subject: str, *seqs: int) -> list[int]:
     When one fails, or the caller is cancelled, the others end, too.
     """
     return await run_all((count_from(bucket, subject, seq) for seq in seqs), len(seqs))
+
+
+async def count_by_batch(bucket: Bucket, subject: str, seq: int) -> int | None:
+    """Return the same as a direct get of several messages tells; ``None``: this one does not.
+
+    For users who may create no consumer, in buckets where one server alone responds.
+    """
+    if bucket.replicated or not (bucket.direct and bucket.can_batch and bucket.batch_counts_are_right):
+        return None
+    try:
+        batch = bucket.js.get_batch(bucket.stream, subject=subject, seq=seq, batch=1)
+        async with aclosing(batch) as messages:
+            async for message in messages:
+                if message.num_pending is not None and not bucket.is_copy(message.header):
+                    return message.num_pending + 1
+    except MessageNotFoundError:
+        return 0
+    except PermissionsViolationError as exc:
+        if not bucket.ways.note_refusal(exc):
+            raise
+    except NatsError as exc:
+        if not retryable(exc):
+            raise
+    return None
 
 
 def _count(info: dict[str, object], subject: str) -> int:

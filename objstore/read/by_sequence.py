@@ -27,7 +27,7 @@ from natsproto.jetstream.api.errors import api_error
 from natsproto.jetstream.direct_get import header_bytes, header_int
 from natsproto.jetstream.in_flight import LIMIT, in_flight
 
-from ..bucket.counts import counts_from
+from ..bucket.counts import count_by_batch, counts_from
 from ..bucket.message_reads import MessageRead
 from ..bucket.shared import Shared
 from ..bucket.ways import ANY_WAY, CONSUMER, DIRECT_FIRST
@@ -51,17 +51,26 @@ REMEMBERED = 1024
 """Objects of a bucket whose first sequence is remembered."""
 
 
-class Begins(dict[tuple[str, int, int, int], int]):
-    """The first chunk's sequence by nuid, chunks, size and chunk size of an object; 0 = not contiguous."""
+BeginsKey = tuple[str, int, int, int]
+"""Nuid, chunks, size and chunk size of an object."""
+
+
+class Begins(dict[BeginsKey, int]):
+    """The first chunk's sequence of objects; 0 = not contiguous."""
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__()
 
-    def note(self, key: tuple[str, int, int, int], begin: int) -> None:
+    def note(self, key: BeginsKey, begin: int) -> None:
         """Remember a sequence; forget the oldest when there are too many."""
         if len(self) >= REMEMBERED:
             del self[next(iter(self))]
         self[key] = begin
+
+
+def begins_key(info: ObjectInfo, layout: Layout) -> BeginsKey:
+    """Return the key of an object."""
+    return info.nuid, info.chunks, info.size, layout.length_of(0)
 
 
 def note_measured(
@@ -74,15 +83,14 @@ def note_measured(
     length = layout.length_of(0)
     regular = offsets[:-1] == array("Q", range(0, info.size, length))
     if regular and seqs[-1] - seqs[0] == len(seqs) - 1:
-        bucket.remembered(Begins).note((info.nuid, info.chunks, info.size, length), seqs[0])
+        bucket.remembered(Begins).note(begins_key(info, layout), seqs[0])
 
 
 async def read_by_sequence(
     bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int
 ) -> bytes | None:
     """Return the bytes from ``start`` to ``end``; ``None`` when the feed must read them, for any reason."""
-    key = (info.nuid, info.chunks, info.size, layout.length_of(0))
-    begins = bucket.remembered(Begins)
+    key, begins = begins_key(info, layout), bucket.remembered(Begins)
     known = begins.get(key)
     if known == 0:
         return None  # not contiguous
@@ -130,14 +138,13 @@ async def read_by_sequence(
     return data
 
 
-async def begin_at_leader(bucket: Bucket, info: ObjectInfo, layout: Layout) -> int:
+async def begin_of(bucket: Bucket, info: ObjectInfo, layout: Layout) -> int:
     """Return the sequence of the first chunk of a regular, contiguous object; 0 when the object is not one.
 
     Raises:
         NatsError: this could not be determined.
     """
-    key = (info.nuid, info.chunks, info.size, layout.length_of(0))
-    begins = bucket.remembered(Begins)
+    key, begins = begins_key(info, layout), bucket.remembered(Begins)
     known = begins.get(key)
     if known is not None:
         return known
@@ -160,8 +167,7 @@ async def _prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> int | None
             finally:
                 proof.close()
 
-    key = (info.nuid, info.chunks, info.size, size)
-    return await bucket.remembered(_Proving).get(key, look_up, bucket.retry_budget)
+    return await bucket.remembered(_Proving).get(begins_key(info, layout), look_up, bucket.retry_budget)
 
 
 class _Proving(Shared[int | None]):
@@ -217,20 +223,21 @@ class _Proof:
         return first.seq if await self._alone(first.seq, last.seq, total) else None
 
     async def _alone(self, first: int, last: int, total: int) -> bool:
-        """Whether a consumer counts no chunk before or behind these two, either.
+        """Whether no chunk is counted before or behind these two, either: by a consumer, if one can be had.
 
         Whoever may read chunks can have any chunk of the object sent to us as its first or last one.
         """
-        bucket = self._bucket
-        if not bucket.ways.allowed(CONSUMER):
+        bucket, subject = self._bucket, self._subject
+        if bucket.ways.allowed(CONSUMER):
+            try:
+                there, beyond = await counts_from(bucket, subject, first, last + 1)
+                return there == total and not beyond
+            except (PermissionsViolationError, APIError) as exc:
+                if not bucket.ways.note_refusal(exc):
+                    raise
+        if await count_by_batch(bucket, subject, first) != total:
             return False
-        try:
-            there, beyond = await counts_from(bucket, self._subject, first, last + 1)
-        except (PermissionsViolationError, APIError) as exc:
-            if not bucket.ways.note_refusal(exc):
-                raise
-            return False
-        return there == total and not beyond
+        return await count_by_batch(bucket, subject, last + 1) == 0
 
     def close(self) -> None:
         """Drop the requests; late responses are ignored."""

@@ -19,8 +19,8 @@ from ..format.naming import is_safe_nuid
 from .feed import DEFAULT_WINDOW, ChunkFeed
 from .get import again, changed, copy_blocks, drain, in_thread, nothing
 from .links import FollowLinks, OtherBuckets, resolve
-from .parts import Missing, WrongPlace
-from .ranges import Layout, find_part, prove
+from .parts import Missing
+from .ranges import Layout, prove
 from .sinks import BlockSink
 
 if TYPE_CHECKING:
@@ -160,23 +160,15 @@ async def _continue(
         assembly.finish()
         return
     part = layout.part(done, info.size) if first else None
-    while True:
-        sink = BlockSink(info, assembly, window=window)
-        feed = ChunkFeed(bucket, info, sink, window=window, part=part)
-        reading = feed.run() if info.size or info.chunks else nothing()
-        try:
-            async with aclosing(drain(bucket, info, sink, reading)) as source:
-                async for block in source:
-                    await in_thread(file.writelines, block)
-                    done += sum(map(len, block))
-                    if progress is not None:
-                        progress(done, info.size)
-            return
-        except WrongPlace:
-            try:
-                part = await find_part(bucket, info, layout, done, info.size)
-            except Missing as exc:
-                raise changed(await again(bucket, info, exc)) from None
+    sink = BlockSink(info, assembly, window=window)
+    feed = ChunkFeed(bucket, info, sink, window=window, part=part)
+    reading = feed.run() if info.size or info.chunks else nothing()
+    async with aclosing(drain(bucket, info, sink, reading)) as source:
+        async for block in source:
+            await in_thread(file.writelines, block)
+            done += sum(map(len, block))
+            if progress is not None:
+                progress(done, info.size)
 
 
 def _hash_again(file: BinaryIO, size: int, assembly: Assembly, given_up: threading.Event) -> None:

@@ -32,7 +32,7 @@ from .late_copies import late_copies
 from .links import FollowLinks, check_follow_links, resolve
 from .lookup import live_info
 from .parts import Missing, NotWhole, damaged
-from .ranges import read_range
+from .ranges import forget_places, read_range
 from .sinks import BlockSink, WholeSink
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ async def again(
         ObjectDeletedError, ObjectNotFoundError: it was removed meanwhile, or its chunks have expired.
         NatsError: this could not be determined.
     """
+    forget_places(bucket, info)
     odd = isinstance(exc, Missing)
     for wait in RECHECK_DELAYS:
         await asyncio.sleep(wait)

@@ -1,15 +1,12 @@
 """Read parts of an object without the bytes before them.
 
 An offset is a chunk's index times the chunk size only in a *regular* object: every chunk but the last has the
-recorded size. This is proven, not assumed: by the number of messages and, unless the size is a multiple of
-the chunk size, by the length of the last one (no writer stores chunks larger than it records, so only a
-regular object has both). What begins with the first chunk proves itself.
-The sequence of a chunk is guessed: chunks of one put usually follow each other, and the meta follows them.
-Each response identifies its chunk by the number of messages after it, so a wrong guess is detected, and the
-chunk is found by bisection. That holds only while the object has no message too many, such as a copy of one
-of its chunks: the guess and the number after it would be wrong by the same. So the number is known first.
-Objects of writers that store short chunks, or too many, are measured once, headers only.
-Before any of that, :mod:`.by_sequence` reads small ranges of contiguous objects.
+recorded size. Its chunks mostly follow each other, too. Both are proven, not assumed, by :mod:`.by_sequence`,
+which also reads small ranges. All other objects are measured once, headers only: those of writers that store
+short chunks, with messages of others between their chunks, or with more chunks than recorded.
+Either way the sequence of each chunk is known before it is read. How many messages follow a chunk does not
+identify it: others may be stored behind the object at any time. Only what begins with the first chunk needs
+no proof.
 """
 
 from __future__ import annotations
@@ -17,29 +14,23 @@ from __future__ import annotations
 import asyncio
 from array import array
 from bisect import bisect_right
-from contextlib import aclosing
 from operator import eq
 from typing import TYPE_CHECKING
 
 from natsproto._values import seconds
 from natsproto.backoff import Backoff
 from natsproto.errors import APIError, NatsError, PermissionsViolationError, RequestTimeoutError
-from natsproto.jetstream.api.errors import MessageNotFoundError, retryable
 from natsproto.jetstream.direct_get import header_bytes
 from natsproto.jetstream.in_flight import in_flight
 
-from ..bucket.at_once import run_all
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector
-from ..bucket.counts import count_from
-from ..bucket.message_reads import MessageRead
 from ..bucket.shared import Shared
-from ..bucket.ways import ANY_WAY, DIRECT, DIRECT_FIRST
-from ..errors import IntegrityError
+from ..bucket.ways import ANY_WAY, DIRECT
 from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
-from .by_sequence import begin_at_leader, note_measured, read_by_sequence
+from .by_sequence import Begins, begin_of, begins_key, note_measured, read_by_sequence
 from .doubled import doubled_chunks
 from .expected import expected
 from .feed import ChunkFeed, next_chunk
@@ -68,8 +59,6 @@ class Layout:
 
     Attributes:
         total: messages in the stream, including an empty one at the end.
-        strict: parts are read by known sequences only; see :func:`place`.
-        searched: a sequence was searched for by counts; see :func:`find_part`.
         copies: sequences of copies among the chunks.
     """
 
@@ -80,9 +69,6 @@ class Layout:
         "_offsets",
         "_seqs",
         "copies",
-        "proven",
-        "searched",
-        "strict",
         "total",
     )
 
@@ -91,10 +77,8 @@ class Layout:
         options = info.options
         self._chunk_size = options.max_chunk_size if options is not None else DEFAULT_CHUNK_SIZE
         self.total: int = info.chunks
-        self.strict: bool = False
-        self.searched: bool = False
         self.copies: frozenset[int] = frozenset()
-        self.locate(0)
+        self._begin = 0
         self._offsets: array[int] | None = None
         self._seqs: array[int] | None = None
 
@@ -117,19 +101,17 @@ class Layout:
         """Use measured values from now on: the offsets of all messages (and the end), and their sequences."""
         self._offsets, self._seqs = offsets, seqs
         self.total = len(seqs)
-        self.proven: bool = True
 
     def copy(self, other: Layout) -> None:
         """Use what was measured of the same object before."""
         assert other._offsets is not None
         assert other._seqs is not None
         self.measured(other._offsets, other._seqs)
-        self.strict, self.copies = self.strict or other.strict, other.copies
+        self.copies = other.copies
 
     def locate(self, begin: int) -> None:
         """Record that the object is regular and contiguous from sequence ``begin`` on; 0: unknown."""
         self._begin = begin
-        self.proven = begin > 0
 
     @property
     def even(self) -> bool:
@@ -165,10 +147,10 @@ class Layout:
         return sum(map(eq, self._offsets[:index], self._offsets[1 : index + 1]))
 
     def seq_of(self, index: int) -> int:
-        """Return the sequence of a chunk, or a guess.
+        """Return the sequence of a chunk; or a guess, the highest possible one.
 
-        The guess is the highest possible sequence, since each later chunk and the meta take one. For the
-        first chunk it is the lowest: the server's index tells where a subject begins, without a search.
+        Each later chunk and the meta take one. For the first chunk it is the lowest: the server's index tells
+        where a subject begins, without a search.
         """
         if self._seqs is not None:
             return self._seqs[index]
@@ -176,18 +158,11 @@ class Layout:
             return max(1, self._begin + index)
         return max(1, self._info.revision - self.total + index)
 
-    def part(self, start: int, end: int, seq: int | None = None) -> Part:
+    def part(self, start: int, end: int) -> Part:
         """Return the chunks that hold the bytes from ``start`` to ``end`` (exclusive)."""
         first, last = self.index_of(start), self.index_of(end - 1)
-        known = self.seq_of if self.strict and self.placed else None
-        return Part(self.seq_of(first) if seq is None else seq, first, last, self.total, known, self.copies)
-
-    def proven_from(self, start: int) -> bool:
-        """Whether what is read from that offset on has the right place, if its chunks have the right lengths.
-
-        It has if it begins with the first chunk: the number of messages after it is the number of them all.
-        """
-        return self.proven or start < self._chunk_size
+        known = self.seq_of if self.placed else None
+        return Part(self.seq_of(first), first, last, self.total, known, self.copies)
 
 
 class RangeSink:
@@ -249,9 +224,6 @@ class RangeSink:
 REMEMBERED = 200_000
 """Chunks of the measured objects of a bucket that are remembered, 16 bytes for each."""
 
-REMEMBERED_REGULAR = 1024
-"""Objects of a bucket that are remembered to be regular."""
-
 
 class _Measured(dict[tuple[str, int, int, str], Layout]):
     """The objects that were measured, by nuid, chunks, size and digest."""
@@ -265,7 +237,7 @@ class _Measured(dict[tuple[str, int, int, str], Layout]):
         self.forget(info)
         self[_key(info)] = layout
         self._chunks += layout.total
-        while self._chunks > REMEMBERED:
+        while self._chunks > REMEMBERED and len(self) > 1:
             self._chunks -= self.pop(next(iter(self))).total
 
     def forget(self, info: ObjectInfo) -> None:
@@ -287,14 +259,6 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
         IntegrityError: the object does not match its meta.
         NatsError: as for :class:`ChunkFeed`.
     """
-    try:
-        return await _read_range(bucket, info, start, end)
-    except (Missing, IntegrityError):
-        bucket.remembered(_Measured).forget(info)
-        raise
-
-
-async def _read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
     layout = Layout(info)
     if (
         bucket.direct
@@ -303,180 +267,60 @@ async def _read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) ->
         and (data := await read_by_sequence(bucket, info, layout, start, end)) is not None
     ):
         return data
-    if bucket.replicated or not layout.plausible or not layout.proven_from(start):
-        await prove(bucket, info, layout)
-    try:
-        try:
-            return await _read(bucket, info, layout, start, end)
-        except Irregular:
-            bucket.remembered(_Measured).forget(info)
-        await measure(bucket, info, layout)
-        return await _read(bucket, info, layout, start, end)
-    except Irregular:
-        raise damaged(info, "its chunks do not add up") from None
-
-
-async def _read(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> bytes:
-    part = layout.part(start, end)
+    part = await find_part(bucket, info, layout, start, end)
     while True:
         sink = RangeSink(layout, part, start, end)
         try:
             await ChunkFeed(bucket, info, sink, part=part).run()
             return sink.getvalue()
-        except WrongPlace:
-            part = await find_part(bucket, info, layout, start, end)
+        except (Irregular, WrongPlace):
+            part = await another_part(bucket, info, layout, start, end)
         finally:
             sink.release()
 
 
 async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
-    """Return a part as :meth:`Layout.part` does, with the sequence found by O(log n) requests.
-
-    If the result was wrong, too, because responses were lost, or a mirror responds, the leader tells where
-    the chunks lie: then the part has their sequences, and reading it does not raise :class:`WrongPlace`.
+    """Return the chunks that hold these bytes, and where they are.
 
     Raises:
-        Missing: there are fewer messages than there must be.
+        Missing, IntegrityError: chunks are missing, or do not add up.
     """
-    if not layout.searched and not bucket.replicated:
-        layout.searched = True
-        try:
-            return await _search(bucket, info, layout, start, end)
-        except Missing:
-            pass
-        except (PermissionsViolationError, APIError) as exc:
-            if not bucket.ways.note_refusal(exc):
-                raise
-    await place(bucket, info, layout)
+    if bucket.replicated or not layout.plausible or start >= layout.length_of(0):
+        await prove(bucket, info, layout)
     return layout.part(start, end)
 
 
-async def _search(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
-    subject = chunk_subject(bucket.name, info.nuid)
-    index = layout.index_of(start)
-    total = await _left(bucket, subject, 1)
-    if total != layout.total:
-        raise Missing  # or too many: those before the object's chunks would be taken for them
-    low, high = index + 1, max(1, info.revision - (info.chunks - index))
-    guess = max(1, info.revision - (total - index))
-    while True:
-        found = total - await _left(bucket, subject, guess)
-        if found == index:
-            return layout.part(start, end, guess)
-        if found < index:
-            low = guess + index - found
-        else:
-            high = guess - 1
-        if low > high:
-            raise Missing
-        guess = (low + high) // 2
-
-
-async def _left(bucket: Bucket, subject: str, seq: int) -> int:
-    """Return how many messages of the subject lie at ``seq`` or beyond."""
-    if bucket.direct and bucket.can_batch and bucket.batch_counts_are_right:
-        try:
-            batch = bucket.js.get_batch(bucket.stream, subject=subject, seq=seq, batch=1)
-            async with aclosing(batch) as messages:
-                async for message in messages:
-                    if message.num_pending is not None:
-                        return message.num_pending + 1
-            bucket.batches = False
-        except MessageNotFoundError:
-            return 0
-        except PermissionsViolationError as exc:
-            if not bucket.ways.note_refusal(exc):
-                raise
-        except NatsError as exc:
-            if not retryable(exc):
-                raise
-    try:
-        return await count_from(bucket, subject, seq)
-    except APIError as exc:
-        raise bucket.translate(exc) from None
-
-
-async def place(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
-    """Learn the sequence of each chunk from the leader, for a read from a replica.
-
-    Counts do not help there: a replica that is behind has fewer messages, so that each chunk is mistaken for
-    a later one. For a contiguous object three facts of the leader are enough, which a consumer confirms;
-    otherwise the headers of all chunks are read in order.
+async def another_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
+    """Return the same from a measurement: the chunks are not as the meta says, or others come first.
 
     Raises:
         Missing, IntegrityError: chunks are missing, or do not add up.
     """
-    layout.strict = True
-    if layout.placed:
-        return
-    begin = 0
-    if layout.plausible:
-        begin = await bucket.retrying(lambda: begin_at_leader(bucket, info, layout))
-    if begin:
-        layout.locate(begin)
-    else:
-        await measure(bucket, info, layout)
+    if layout.known:
+        forget_places(bucket, info)
+        raise damaged(info, "its chunks do not add up")
+    await measure(bucket, info, layout)
+    return layout.part(start, end)
 
 
 async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
-    """Make sure that the offsets are known, by proof or by measuring.
+    """Make sure that the offset and the sequence of each chunk are known, by proof or by measuring.
 
     Raises:
         Missing, IntegrityError: chunks are missing, or do not add up.
     """
-    if bucket.replicated:
-        await place(bucket, info, layout)
-    elif layout.proven:
+    if layout.placed:
         return
-    elif layout.plausible and await _is_regular(bucket, layout, info):
-        layout.proven = True
-    else:
+    if layout.plausible and _key(info) not in bucket.remembered(_Measured):
+        layout.locate(await bucket.retrying(lambda: begin_of(bucket, info, layout)))
+    if not layout.placed:
         await measure(bucket, info, layout)
 
 
-class _Regular(dict[tuple[str, int, int, str, int], None]):
-    """Objects that were proven to be regular, by nuid, chunks, size, digest and the meta's sequence.
-
-    What is stored under the nuid later lies behind that meta, and deceives no guess. With a newer one it may.
-    """
-
-    def __init__(self, bucket: Bucket) -> None:
-        super().__init__()
-        self.proving: Shared[bool] = Shared()
-
-
-async def _is_regular(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
-    """Whether the number of messages, and the length of the last one, prove a regular object."""
-    known = bucket.remembered(_Regular)
-    key = (*_key(info), info.revision)
-    if key in known:
-        return True
-    regular = await known.proving.get(
-        (info.name, *key), lambda: _prove_regular(bucket, layout, info), bucket.retry_budget
-    )
-    if regular and info.revision > 0:
-        if len(known) >= REMEMBERED_REGULAR:
-            del known[next(iter(known))]
-        known[key] = None
-    return regular
-
-
-async def _prove_regular(bucket: Bucket, layout: Layout, info: ObjectInfo) -> bool:
-    counting = bucket.stored_chunks(info.nuid, info.chunks)
-    if layout.even:
-        return await counting == info.chunks
-    stored, length = await run_all((counting, _last_length(bucket, info)), 2)
-    return stored == info.chunks and length == layout.length_of(info.chunks - 1)
-
-
-async def _last_length(bucket: Bucket, info: ObjectInfo) -> int:
-    """Return the length of the last chunk."""
-    subject = chunk_subject(bucket.name, info.nuid)
-    async with in_flight(bucket.connection).during(_chunk(bucket, info)):
-        message = await bucket.retrying(lambda: MessageRead(bucket, subject, ways=DIRECT_FIRST).wait())
-    if message is None:
-        raise Missing
-    return len(message.data)
+def forget_places(bucket: Bucket, info: ObjectInfo) -> None:
+    """Forget where the chunks of an object are: an upload that was sent again may have moved them."""
+    bucket.remembered(_Measured).forget(info)
+    bucket.remembered(Begins).pop(begins_key(info, Layout(info)), None)
 
 
 async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
@@ -529,11 +373,9 @@ async def _measure_all(bucket: Bucket, info: ObjectInfo) -> Layout:
         backoff.grow()
     if _exceeded(info, offsets) and (doubled := await doubled_chunks(bucket, info, ANY_WAY)) is not None:
         seqs, offsets, layout.copies = doubled.seqs, doubled.offsets, doubled.copies
-        layout.strict = True
     elif _exceeded(info, offsets) and (late := await late_copies(bucket, info, ANY_WAY)) is not None:
         own = bisect_right(seqs, late.end)
         del seqs[own:], offsets[own + 1 :]
-        layout.strict = True  # the number of messages that follow a chunk does not identify it
     if offsets[-1] != info.size:
         raise damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
     if len(seqs) > info.chunks and (len(seqs) > info.chunks + 1 or offsets[-1] != offsets[-2]):

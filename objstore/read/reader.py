@@ -19,8 +19,8 @@ from ..format.marks import shown
 from .feed import DEFAULT_WINDOW, ChunkFeed
 from .get import again, changed, no_room, nothing
 from .links import FollowLinks
-from .parts import Missing, WrongPlace, damaged
-from .ranges import Irregular, Layout, find_part, measure, prove
+from .parts import Missing, WrongPlace
+from .ranges import Irregular, Layout, another_part, find_part
 from .sinks import BlockSink
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ class ObjectReader:
                 assert self._sink is not None
                 try:
                     block = await self._sink.next_block()
-                except (Irregular, WrongPlace) as exc:
-                    await self._other_way(exc)
+                except (Irregular, WrongPlace):
+                    await self._other_way()
                     continue
                 if block is None:
                     return memoryview(b"")
@@ -261,25 +261,17 @@ class ObjectReader:
         if self._position == 0:
             self._run(Assembly(info, verify=self._verify), None)
             return
-        await prove(self._bucket, info, self._layout)
-        part = self._layout.part(self._position, info.size)
-        self._run_part(part)
+        self._run_part(await find_part(self._bucket, info, self._layout, self._position, info.size))
 
     def _run_part(self, part: Part) -> None:
         self._skip = self._position - self._layout.offset_of(part.first)
         self._run(PartVerifier(self._layout, part), part)
 
-    async def _other_way(self, exc: BaseException) -> None:
-        """Restart after a wrong guess of the part's sequence or chunk lengths; nothing was read yet."""
+    async def _other_way(self) -> None:
+        """Go on after a chunk of another length than assumed, or one that is not the first one wanted."""
         await self._stop()
-        if isinstance(exc, Irregular):
-            if self._layout.known:
-                raise damaged(self.info, "its chunks do not add up")
-            await measure(self._bucket, self.info, self._layout)
-            self._run_part(self._layout.part(self._position, self.info.size))
-        else:
-            info = self.info
-            self._run_part(await find_part(self._bucket, info, self._layout, self._position, info.size))
+        info = self.info
+        self._run_part(await another_part(self._bucket, info, self._layout, self._position, info.size))
 
     def _run(self, verifier: Verifier, part: Part | None) -> None:
         self._sink = sink = BlockSink(self.info, verifier, window=self._window)

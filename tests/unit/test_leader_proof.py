@@ -131,11 +131,10 @@ async def test_ranges_of_replicas_begin_with_the_leader(link: Link, monkeypatch:
     class Asked(Exception):
         pass
 
-    async def place(*_: object) -> None:
+    async def prove(*_: object) -> None:
         raise Asked
 
-    monkeypatch.setattr(_ranges, "place", place)
+    monkeypatch.setattr(_ranges, "prove", prove)
+    assert link.bucket.replicated
     with pytest.raises(Asked):
         await _ranges.read_range(link.bucket, info_of(), 0, 3)
-    with pytest.raises(Asked):
-        await _ranges.prove(link.bucket, info_of(), _ranges.Layout(info_of()))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
 
-from natsproto.errors import RemoteProtocolError, RequestTimeoutError
-from natsproto.jetstream.api.errors import MaxConsumersError
+from natsproto.errors import APIError, RemoteProtocolError, RequestTimeoutError
+from natsproto.jetstream.api.errors import MaxConsumersError, TemporarilyUnavailableError
 from objstore.bucket import counts as _counts
 from objstore.bucket.binding import bind
-from objstore.bucket.counts import count_messages, counts_from, leads
+from objstore.bucket.counts import count_by_batch, count_messages, counts_from, leads
 from support.fake_session import turns
 from support.memory_server import SILENCE, MemoryServer, error
 
@@ -175,3 +175,59 @@ async def test_two_counts_at_once_leave_nothing(server: MemoryServer) -> None:
         await given_up
     assert asyncio.all_tasks() == others
     assert len(server.connection.mux) == 0
+
+
+async def test_what_a_batch_counts(server: MemoryServer) -> None:
+    await server.bucket()
+    seqs = [server.put_raw("$O.b.C.N", b"x") for _ in range(4)]
+    bucket = await bind(server.js, "b")
+    for index, seq in enumerate(seqs):
+        assert await count_by_batch(bucket, "$O.b.C.N", seq) == 4 - index
+    assert await count_by_batch(bucket, "$O.b.C.N", 1) == 4
+    assert await count_by_batch(bucket, "$O.b.C.N", seqs[-1] + 1) == 0
+    assert server.stream().consumers == {}
+
+
+@pytest.mark.parametrize("wrong", ["silence", "busy", "refused", "copy"])
+async def test_a_batch_that_does_not_count(server: MemoryServer, wrong: str) -> None:
+    await server.bucket()
+    seq = server.put_raw("$O.b.C.N", b"x")
+    bucket = await bind(server.js, "b")
+
+    def get_batch(*_: object, **__: object) -> Any:
+        return failing()
+
+    async def failing() -> AsyncGenerator[SimpleNamespace, None]:
+        if wrong == "copy":
+            header = b"NATS/1.0\r\nNats-Stream: COPY\r\nNats-Subject: s\r\nNats-Sequence: 1\r\n\r\n"
+            yield SimpleNamespace(num_pending=3, header=header)
+        elif wrong == "busy":
+            raise TemporarilyUnavailableError(503, 10008, "not now")
+        elif wrong == "refused":
+            raise APIError(408, 0, "Bad Request")
+        else:
+            raise RequestTimeoutError("no answer")
+
+    bucket.js.get_batch = get_batch  # type: ignore[method-assign]
+    if wrong == "refused":
+        with pytest.raises(APIError):
+            await count_by_batch(bucket, "$O.b.C.N", seq)
+    else:
+        assert await count_by_batch(bucket, "$O.b.C.N", seq) is None
+    assert bucket.replicated == (wrong == "copy"), "a mirror may have other messages"
+
+
+@pytest.mark.parametrize(
+    ("version", "config"),
+    [("2.11.4", {}), ("2.10.4", {}), ("2.15.1", {"allow_direct": False}), ("2.15.1", {"replicas": 3})],
+)
+async def test_no_batch_counts(version: str, config: dict[str, Any]) -> None:
+    """2.11 counts one too many."""
+    server = MemoryServer(version)
+    await server.bucket(**config)
+    seq = server.put_raw("$O.b.C.N", b"x")
+    bucket = await bind(server.js, "b")
+    server.verbs()
+    assert await count_by_batch(bucket, "$O.b.C.N", seq) is None
+    assert server.verbs() == []
+    await server.client.close()

@@ -15,7 +15,7 @@ from objstore import ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.read import by_sequence as module
-from objstore.read.by_sequence import MOST, Begins, begin_at_leader, read_by_sequence
+from objstore.read.by_sequence import MOST, Begins, begin_of, read_by_sequence
 from objstore.read.ranges import Layout
 from support.memory_server import MemoryServer, error
 
@@ -97,8 +97,9 @@ async def test_who_is_cancelled_while_the_connection_is_lost(
 async def test_who_can_prove_nothing_asks_for_nothing(
     server: MemoryServer, bucket: Bucket, info: ObjectInfo
 ) -> None:
-    """Who may not create consumers: the first range learns it."""
+    """Who may not create consumers, where no batch counts either: the first range learns it."""
     server.refused = {"CONSUMER.CREATE"}
+    bucket.batches = False
     assert await picked(bucket, info, 500, 700) is None
     server.verbs()
     assert await picked(bucket, info, 900, 1000) is None
@@ -144,16 +145,16 @@ async def test_another_answer(server: MemoryServer, bucket: Bucket, info: Object
 
 async def test_at_the_leader(server: MemoryServer, bucket: Bucket, info: ObjectInfo) -> None:
     first = server.stream().of(f"$O.b.C.{info.nuid}")[0].seq
-    assert await begin_at_leader(bucket, info, Layout(info)) == first
+    assert await begin_of(bucket, info, Layout(info)) == first
     server.verbs()
-    assert await begin_at_leader(bucket, info, Layout(info)) == first
+    assert await begin_of(bucket, info, Layout(info)) == first
     assert server.verbs() == []
     missing = replace(info, nuid="MISSING")
-    assert await begin_at_leader(bucket, missing, Layout(missing)) == 0
+    assert await begin_of(bucket, missing, Layout(missing)) == 0
     server.hook = lambda verb, body: error(503, 10008, "unavailable") if verb == "STREAM.INFO" else None
     other = replace(info, nuid="n2")
     with pytest.raises(Exception, match="unavailable"):
-        await begin_at_leader(bucket, other, Layout(other))
+        await begin_of(bucket, other, Layout(other))
     assert len(server.connection.mux) == 0
 
 
@@ -188,7 +189,7 @@ async def test_another_chunk_of_the_object_as_the_first_or_the_last(
     server.hook = hook
     apart = replace(info, nuid="APART", size=400, chunks=4, revision=server.stream().seq + 1)
     found = Layout(apart)
-    assert await begin_at_leader(bucket, apart, found) == 0
+    assert await begin_of(bucket, apart, found) == 0
     assert await read_by_sequence(bucket, apart, Layout(apart), 150, 250) is None
     assert not bucket.remembered(Begins)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from array import array
 from copy import copy
 from dataclasses import replace
@@ -12,14 +13,15 @@ import pytest
 
 from natsproto.jetstream.in_flight import in_flight
 from natsproto.wire import Pub
-from objstore import IntegrityError, ObjectInfo, ObjectMeta, ObjectStore
+from objstore import IntegrityError, ObjectChangedError, ObjectInfo, ObjectMeta, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.format.models import ObjectMetaOptions
-from objstore.read import by_sequence as _by_sequence
 from objstore.read import ranges as _ranges
 from objstore.read.feed import Missing
-from objstore.read.ranges import Layout, damaged, find_part, measure, place, prove, read_range
+from objstore.read.get import get_part
+from objstore.read.parts import NotWhole
+from objstore.read.ranges import Layout, another_part, damaged, find_part, measure, prove, read_range
 from support.memory_server import MemoryServer
 
 DATA = bytes(range(256)) * 10
@@ -135,14 +137,19 @@ async def test_an_object_is_measured_once(
     stream = server.stream()
     stream.remove([each.seq for each in stream.of("$O.b.C.SCATTERED")])
     moved = replace(scattered(server, info, sizes), revision=info.revision + 100)
-    for _ in range(2):
-        try:
-            assert await read_range(bucket, moved, 260, 300) == DATA[260:300]
-            break
-        except (Missing, IntegrityError):
-            pass  # the caller asks for the meta, and reads again
-    else:
-        raise AssertionError("what was remembered is trusted for ever")
+    with pytest.raises(ObjectChangedError):
+        await get_part(bucket, moved, 260, 300)
+    assert await get_part(bucket, moved, 260, 300) == DATA[260:300]
+    regular = await store.put("r", DATA, chunk_size=100)
+    assert await get_part(bucket, regular, 260, 300) == DATA[260:300]
+    chunks = stream.of(f"$O.b.C.{regular.nuid}")
+    stream.remove([each.seq for each in chunks])
+    for chunk in chunks:
+        last = server.put_raw(chunk.subject, chunk.payload)
+    again = replace(regular, revision=last + 1)
+    with contextlib.suppress(NotWhole):  # "read it again"
+        await get_part(bucket, again, 260, 300)
+    assert await get_part(bucket, again, 260, 300) == DATA[260:300]
 
 
 async def test_ranges_at_once_measure_an_object_once(
@@ -181,6 +188,9 @@ async def test_other_objects_are_forgotten(
         layout.measured(array("Q", [0, 10, 11, 20, 25]), array("Q", [1, 2, 3, 4]))
         bucket.remembered(_ranges._Measured).note(each, layout)
     assert [key[3] for key in bucket.remembered(_ranges._Measured)] == ["1", "2"]
+    monkeypatch.setattr(_ranges, "REMEMBERED", 3)
+    bucket.remembered(_ranges._Measured).note(found[0], layout)
+    assert [key[3] for key in bucket.remembered(_ranges._Measured)] == ["0"], "however large it is"
 
 
 async def test_missing_chunks(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
@@ -201,7 +211,7 @@ async def test_measuring(server: MemoryServer, store: ObjectStore, bucket: Bucke
     layout = Layout(info)
     assert not layout.known
     await measure(bucket, info, layout)
-    assert (layout.known, layout.placed, layout.proven, layout.total) == (True, True, True, 4)
+    assert (layout.known, layout.placed, layout.total) == (True, True, 4)
     assert [layout.offset_of(index) for index in range(4)] == [0, 10, 30, 30]
     assert [layout.length_of(index) for index in range(4)] == [10, 20, 0, 5]
     assert [layout.index_of(offset) for offset in (0, 9, 10, 29, 30, 34)] == [0, 0, 1, 1, 3, 3]
@@ -221,67 +231,85 @@ async def test_proofs(server: MemoryServer, store: ObjectStore, bucket: Bucket) 
         layout = Layout(info)
         assert (layout.plausible, layout.even) == (True, name == "even")
         await prove(bucket, info, layout)
-        assert layout.proven
-        assert layout.offset_of(5) == 500
-    irregular = scattered(server, info, [100, 50, 100, 50])
-    layout = Layout(irregular)
-    await prove(bucket, irregular, layout)
-    assert layout.known, "it was measured"
+        first = server.stream().of(f"$O.b.C.{info.nuid}")[0].seq
+        assert (layout.placed, layout.known, layout.offset_of(5), layout.seq_of(5)) == (
+            True,
+            False,
+            500,
+            first + 5,
+        )
+    for sizes in ([100, 50, 100, 50], [100, 100, 100, 50]):
+        odd = scattered(server, info, sizes)
+        layout = Layout(odd)
+        await prove(bucket, odd, layout)
+        assert layout.known, "it was measured"
+        again = Layout(odd)
+        server.verbs()
+        await prove(bucket, odd, again)
+        assert again.known
+        assert server.verbs() == [], "it is remembered"
+        server.stream().remove([each.seq for each in server.stream().of("$O.b.C.SCATTERED")])
+
+
+async def test_users_who_may_create_no_consumer(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket
+) -> None:
+    """Batches count for them; who has none measures once, with the bytes of the chunks."""
+    info = await store.put("a", DATA, chunk_size=100)
+    server.refused = {"CONSUMER.CREATE"}
+    counts = bucket.direct and bucket.batch_counts_are_right and not bucket.replicated
+    for attempt in range(2):
+        layout = Layout(info)
+        server.verbs()
+        await prove(bucket, info, layout)
+        asked = server.verbs()
+        assert ("CONSUMER.CREATE" in asked) == (attempt == 0)
+        assert (layout.placed, layout.known) == (True, not counts)
+        assert bool(asked) == (attempt == 0)
+        assert layout.seq_of(7) == server.stream().of(f"$O.b.C.{info.nuid}")[7].seq
+
+
+@pytest.mark.parametrize("start", [0, 99, 100, 2550])
+async def test_where_a_part_is(server: MemoryServer, store: ObjectStore, bucket: Bucket, start: int) -> None:
+    """Its sequences are known, unless it begins with the first chunk on a single server."""
+    info = scattered(server, await store.put("a", b"x"), [100] * 25 + [60])
+    part = await find_part(bucket, info, Layout(info), start, start + 1)
+    index = start // 100
+    sequences = [each.seq for each in server.stream().of("$O.b.C.SCATTERED")]
+    assert (part.first, part.last) == (index, index)
+    assert (part.seq_of is None) == (index == 0 and not bucket.replicated)
+    if part.seq_of is not None:
+        assert (part.seq, [part.seq_of(number) for number in range(26)]) == (sequences[index], sequences)
+    layout = Layout(info)
+    part = await another_part(bucket, info, layout, start, start + 1)
+    assert part.seq_of is not None
+    assert part.seq == sequences[index]
+    with pytest.raises(IntegrityError, match="do not add up"):
+        await another_part(bucket, info, layout, start, start + 1)
+    assert len(bucket.remembered(_ranges._Measured)) == 0
 
 
 @pytest.mark.parametrize("size", [1000, 950])
-async def test_a_proof_is_remembered(server: MemoryServer, store: ObjectStore, size: int) -> None:
-    """For one meta: what was stored behind the object lies before its next meta."""
-    old = await store.put("a", DATA[:size], chunk_size=100)
+async def test_what_is_stored_later(server: MemoryServer, store: ObjectStore, size: int) -> None:
+    """Behind an object whose places were asked for: before the next read, or before the next meta."""
+    info = await store.put("a", DATA[:size], chunk_size=100)
+    gap = scattered(server, info, [100] * 9 + [size - 900])
     bucket = await bind(server.js, "b")
-    server.verbs()
-    for attempt in range(2):
-        layout = Layout(old)
-        await prove(bucket, old, layout)
-        assert layout.proven
-        assert bool(server.verbs()) == (attempt == 0)
-    chunks = [each.payload for each in server.stream().of(f"$O.b.C.{old.nuid}")]
-    for chunk in chunks[-3:] * 2:
-        server.put_raw(f"$O.b.C.{old.nuid}", chunk)
-    for start in range(150, size - 100, 100):
-        assert await read_range(bucket, old, start, start + 9) == DATA[start : start + 9]
-    info = await store.update_meta("a", ObjectMeta("a", "a newer one"))
-    bucket.remembered(_by_sequence.Begins).clear()
-    for start in range(150, size - 100, 100):
-        assert await read_range(bucket, info, start, start + 9) == DATA[start : start + 9]
-
-
-async def test_few_proofs_are_remembered(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ranges, "REMEMBERED_REGULAR", 2)
-    bucket = store.bound_bucket
-    infos = [await store.put(name, DATA[:950], chunk_size=100) for name in "abc"]
-    bucket.replicated = False
-    for info in infos:
-        await prove(bucket, info, Layout(info))
-    assert [key[0] for key in bucket.remembered(_ranges._Regular)] == [info.nuid for info in infos[1:]]
-    unknown = replace(infos[0], revision=0)
-    await prove(bucket, unknown, Layout(unknown))
-    assert len(bucket.remembered(_ranges._Regular)) == 2
-    assert unknown.nuid not in {key[0] for key in bucket.remembered(_ranges._Regular)}
-
-
-async def test_places_at_the_leader(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
-    info = await store.put("a", DATA, chunk_size=100)
-    layout = Layout(info)
-    await place(bucket, info, layout)
-    assert layout.strict
-    first = server.stream().of(f"$O.b.C.{info.nuid}")[0].seq
-    assert [layout.seq_of(index) for index in (0, 10, 25)] == [first, first + 10, first + 25]
-
-
-@pytest.mark.parametrize("index", [0, 7, 25])
-async def test_a_place_is_found(server: MemoryServer, store: ObjectStore, bucket: Bucket, index: int) -> None:
-    info = scattered(server, await store.put("a", b"x"), [100] * 25 + [60])
-    layout = Layout(info)
-    await prove(bucket, info, layout)
-    part = await find_part(bucket, info, layout, index * 100, index * 100 + 1)
-    assert (part.first, part.last) == (index, index)
-    assert part.seq <= server.stream().of("$O.b.C.SCATTERED")[index].seq
+    for each in (info, gap):
+        assert await read_range(bucket, each, 150, 159) == DATA[150:159]
+    for nuid in (info.nuid, gap.nuid):
+        for _ in range(6):
+            server.put_raw(f"$O.b.C.{nuid}", DATA[size - 100 : size])
+    renewed = await store.update_meta("a", ObjectMeta("a", "a newer one"))
+    for bound in (bucket, await bind(server.js, "b")):
+        for each in (info, gap, renewed):
+            for start in range(150, size - 100, 100):
+                try:
+                    found = await read_range(bound, each, start, start + 9)
+                except IntegrityError:
+                    assert bound is not bucket, "what lies behind an object is no copy of its chunks"
+                else:
+                    assert found == DATA[start : start + 9]
 
 
 async def test_an_object_that_is_damaged_says_so(store: ObjectStore) -> None:
