@@ -247,7 +247,7 @@ async def test_proofs(server: MemoryServer, store: ObjectStore, bucket: Bucket) 
         server.verbs()
         await prove(bucket, odd, again)
         assert again.known
-        assert server.verbs() == [], "it is remembered"
+        assert server.verbs() == []
         server.stream().remove([each.seq for each in server.stream().of("$O.b.C.SCATTERED")])
 
 
@@ -284,6 +284,9 @@ async def test_where_a_part_is(server: MemoryServer, store: ObjectStore, bucket:
     part = await another_part(bucket, info, layout, start, start + 1)
     assert part.seq_of is not None
     assert part.seq == sequences[index]
+    assert (await find_part(bucket, info, Layout(info), start, start + 1)).seq_of is not None, (
+        "it is remembered"
+    )
     with pytest.raises(IntegrityError, match="do not add up"):
         await another_part(bucket, info, layout, start, start + 1)
     assert len(bucket.remembered(_ranges._Measured)) == 0
