@@ -127,7 +127,7 @@ class ChunkFeed:
 
         Raises:
             Missing: there are fewer chunks than there must be.
-            WrongPlace: the part does not begin at the given sequence.
+            WrongPlace: the part's sequences are not known, and there are not as many messages as chunks.
             IntegrityError: a chunk cannot belong to the object.
             NatsError: the read could not be resumed within its budget.
         """
@@ -231,7 +231,7 @@ class ChunkFeed:
         return None if self._copies else self.sink.place(size)
 
     def _nothing(self) -> Exception:
-        """Return why there is no message at the cursor: the guess of a part's sequence may be wrong."""
+        """Return why there is no message at the cursor."""
         part = self._part
         if part is None or part.seq_of is not None or self._messages != part.first:
             return Missing()
@@ -422,7 +422,7 @@ class ChunkFeed:
         """Read chunk by chunk from the leader, one round trip each: no consumer can be had, or relied on."""
         part = self._part
         if part is not None and part.seq_of is None and self._messages == part.first:
-            raise WrongPlace  # only the number of messages that follow, unknown here, identifies the chunk
+            raise WrongPlace  # how many messages follow is unknown here: the sequences must be known
         if self._unsure:
             self._unsure = False
             raise _TooMany  # perhaps: the messages do not tell

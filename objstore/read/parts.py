@@ -31,7 +31,7 @@ class NotWhole(StaleConnectionError):
 
 
 class WrongPlace(Unfit):
-    """The first message read is not the expected chunk: the guess of its sequence was wrong."""
+    """There are more messages, or fewer, than the part must have: those that were read may be others."""
 
 
 class Missing(Exception):
@@ -75,11 +75,11 @@ class Sink(Protocol):
 class Part:
     """Some chunks of an object.
 
-    The number of messages that follow identifies the first message read. A replica that is behind has fewer,
-    so that another chunk would be mistaken for it; with replicas the sequences must be known.
+    The sequences of its chunks are known, unless it begins with the object's first chunk: then the number of
+    messages that follow shows that no other ones are among them.
 
     Attributes:
-        seq: sequence of the first chunk, or a guess: a wrong guess is detected.
+        seq: sequence of the first chunk; 1 for the object's first one, if it is not known.
         first, last: indexes, inclusive.
         total: messages of the object in the stream.
         seq_of: returns the sequence of a chunk by its index, when the sequences are known and required.
