@@ -35,6 +35,7 @@ from ..format.memory import BytesTarget
 from ..format.naming import chunk_subject
 from .expected import expected, is_doubted, note_larger
 from .feed import DEFAULT_WINDOW
+from .parts import ContentKey, content_key, is_newer
 from .window import PROGRESS
 
 if TYPE_CHECKING:
@@ -51,26 +52,17 @@ REMEMBERED = 1024
 """Objects of a bucket whose first sequence is remembered."""
 
 
-BeginsKey = tuple[str, int, int, int]
-"""Nuid, chunks, size and chunk size of an object."""
-
-
-class Begins(dict[BeginsKey, int]):
+class Begins(dict[ContentKey, int]):
     """The first chunk's sequence of objects; 0 = not contiguous."""
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__()
 
-    def note(self, key: BeginsKey, begin: int) -> None:
+    def note(self, key: ContentKey, begin: int) -> None:
         """Remember a sequence; forget the oldest when there are too many."""
         if len(self) >= REMEMBERED:
             del self[next(iter(self))]
         self[key] = begin
-
-
-def begins_key(info: ObjectInfo, layout: Layout) -> BeginsKey:
-    """Return the key of an object."""
-    return info.nuid, info.chunks, info.size, layout.length_of(0)
 
 
 def note_measured(
@@ -82,15 +74,15 @@ def note_measured(
     """
     length = layout.length_of(0)
     regular = offsets[:-1] == array("Q", range(0, info.size, length))
-    if regular and seqs[-1] - seqs[0] == len(seqs) - 1:
-        bucket.remembered(Begins).note(begins_key(info, layout), seqs[0])
+    if regular and seqs[-1] - seqs[0] == len(seqs) - 1 and not is_newer(bucket, info, seqs[-1]):
+        bucket.remembered(Begins).note(content_key(info), seqs[0])
 
 
 async def read_by_sequence(
     bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int
 ) -> bytes | None:
     """Return the bytes from ``start`` to ``end``; ``None`` when the feed must read them, for any reason."""
-    key, begins = begins_key(info, layout), bucket.remembered(Begins)
+    key, begins = content_key(info), bucket.remembered(Begins)
     known = begins.get(key)
     if known == 0:
         return None  # not contiguous
@@ -144,7 +136,7 @@ async def begin_of(bucket: Bucket, info: ObjectInfo, layout: Layout) -> int:
     Raises:
         NatsError: this could not be determined.
     """
-    key, begins = begins_key(info, layout), bucket.remembered(Begins)
+    key, begins = content_key(info), bucket.remembered(Begins)
     known = begins.get(key)
     if known is not None:
         return known
@@ -167,7 +159,7 @@ async def _prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> int | None
             finally:
                 proof.close()
 
-    return await bucket.remembered(_Proving).get(begins_key(info, layout), look_up, bucket.retry_budget)
+    return await bucket.remembered(_Proving).get(content_key(info), look_up, bucket.retry_budget)
 
 
 class _Proving(Shared[int | None]):
@@ -213,7 +205,7 @@ class _Proof:
         total = subjects.get(self._subject) if isinstance(subjects, dict) else None
         if first is None or last is None or not isinstance(total, int):
             return None
-        if last.seq - first.seq + 1 != total:
+        if last.seq - first.seq + 1 != total or is_newer(self._bucket, self._info, last.seq):
             return 0
         chunks = self._info.chunks
         regular = total == chunks and len(last.data) == layout.length_of(chunks - 1)

@@ -18,6 +18,7 @@ from ..errors import DigestMismatchError, IntegrityError
 from ..format.assembly import Assembly
 from ..format.digest import new_hasher
 from ..format.naming import chunk_subject
+from .parts import ContentKey, content_key
 
 if TYPE_CHECKING:
     from ..bucket.bucket import Bucket
@@ -49,13 +50,13 @@ class Doubled(NamedTuple):
     stored: int
 
 
-class Known(dict[tuple[str, int, int, str], Doubled]):
-    """What was found, by nuid, chunks, size and digest of an object."""
+class Known(dict[ContentKey, Doubled]):
+    """What was found."""
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__()
 
-    def note(self, key: tuple[str, int, int, str], found: Doubled) -> None:
+    def note(self, key: ContentKey, found: Doubled) -> None:
         """Remember one; forget the oldest while there are too many."""
         self.pop(key, None)
         self[key] = found
@@ -81,8 +82,7 @@ async def doubled_chunks(bucket: Bucket, info: ObjectInfo, ways: tuple[str, ...]
     stored = await bucket.stored_chunks(info.nuid, info.chunks)
     if not info.chunks < stored <= 2 * info.chunks:
         return None
-    known = bucket.remembered(Known)
-    key = (info.nuid, info.chunks, info.size, info.digest)
+    known, key = bucket.remembered(Known), content_key(info)
     found = known.get(key)
     if found is not None and found.stored == stored:
         return found

@@ -37,7 +37,7 @@ from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
 from .doubled import doubled_chunks
 from .expected import expected, note_larger
 from .late_copies import late_copies
-from .parts import MOST_NEWER, Missing, Part, Sink, WrongPlace, check_count, damaged
+from .parts import MOST_NEWER, Missing, Part, Sink, WrongPlace, check_count, damaged, is_newer
 from .window import Window
 
 if TYPE_CHECKING:
@@ -194,13 +194,12 @@ class ChunkFeed:
                 self.cursor, self.after = seq, after
                 return True
             if part is None:
-                # What lies behind is checked as a whole; and sources may bring the meta first.
-                if 0 < self._info.revision < seq and not (self.sink.complete or self.bucket.copied):
+                # What lies behind is checked as a whole.
+                if is_newer(self.bucket, self._info, seq) and not self.sink.complete:
                     self._newer += 1
                     if self._newer > MOST_NEWER:
                         raise damaged(self._info, "its chunks are newer than its meta, and go on")
-            elif 0 < self._info.revision < seq:
-                # It comes from an upload that was sent again; its chunks have replaced the object's.
+            elif is_newer(self.bucket, self._info, seq):
                 raise damaged(self._info, "a chunk is newer than its meta")
             elif part.seq_of is not None:
                 if seq != part.seq_of(self._messages):

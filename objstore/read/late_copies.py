@@ -17,7 +17,7 @@ from ..errors import IntegrityError
 from ..format.assembly import Assembly
 from ..format.digest import new_hasher
 from ..format.naming import chunk_subject
-from .parts import MOST_NEWER
+from .parts import MOST_NEWER, ContentKey, content_key, is_newer
 
 if TYPE_CHECKING:
     from ..bucket.bucket import Bucket
@@ -52,8 +52,8 @@ class LateCopies(NamedTuple):
     before: int
 
 
-class _Verdicts(dict[tuple[str, int, int, str, int], LateCopies | None]):
-    """What lies behind objects, by nuid, chunks, size, digest, and how many messages there are."""
+class _Verdicts(dict[tuple[ContentKey, int], LateCopies | None]):
+    """What lies behind objects, by the number of messages that there are."""
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ async def late_copies(
     stored = await bucket.stored_chunks(info.nuid)
     if stored > info.chunks + MOST:
         return None
-    verdicts, key = bucket.remembered(_Verdicts), (info.nuid, info.chunks, info.size, info.digest, stored)
+    verdicts, key = bucket.remembered(_Verdicts), (content_key(info), stored)
     if ways is not None and key in verdicts:
         return verdicts[key]
     found = await _look(bucket, info, ways)
@@ -100,7 +100,7 @@ async def _look(bucket: Bucket, info: ObjectInfo, ways: tuple[str, ...] | None) 
         async with aclosing(bucket.messages(subject, batch, ways=ways)) as messages:
             async for message in messages:
                 if not assembly.complete:
-                    newer += 0 < info.revision < message.seq and not bucket.copied
+                    newer += is_newer(bucket, info, message.seq)
                     if newer > MOST_NEWER:
                         return None
                     assembly.accept(message.data)

@@ -13,6 +13,7 @@ from ..format.assembly import Unfit
 if TYPE_CHECKING:
     from natsproto.wire import Target
 
+    from ..bucket.bucket import Bucket
     from ..format.models import ObjectInfo
 
 
@@ -103,6 +104,28 @@ class Part:
         self.total: int = total
         self.seq_of: Callable[[int], int] | None = seq_of
         self.copies: frozenset[int] = copies
+
+
+ContentKey = tuple[str, int, int, str, int]
+"""Nuid, chunks, size, digest, and the sequence of the meta."""
+
+
+def content_key(info: ObjectInfo) -> ContentKey:
+    """Return what is known of an object's chunks by: no two that lie elsewhere have the same.
+
+    A newer meta may have others before it. And the bucket may have been deleted, and restored from a copy:
+    then all nuids are the same, but the sequences are not.
+    """
+    return info.nuid, info.chunks, info.size, info.digest, info.revision
+
+
+def is_newer(bucket: Bucket, info: ObjectInfo, seq: int) -> bool:
+    """Whether a chunk is newer than the meta, and does not belong to what that describes.
+
+    It comes from an upload that was sent again: its chunks have replaced the object's. Or somebody has stored
+    again what was lost, or something else. (Sources and mirrors may bring a meta before its chunks.)
+    """
+    return 0 < info.revision < seq and not bucket.copied
 
 
 def damaged(info: ObjectInfo, what: str) -> IntegrityError:

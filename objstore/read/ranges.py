@@ -30,12 +30,12 @@ from ..bucket.ways import ANY_WAY, DIRECT
 from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
-from .by_sequence import Begins, begin_of, begins_key, note_measured, read_by_sequence
+from .by_sequence import Begins, begin_of, note_measured, read_by_sequence
 from .doubled import doubled_chunks
 from .expected import expected
 from .feed import ChunkFeed, next_chunk
 from .late_copies import late_copies
-from .parts import Missing, Part, WrongPlace, check_count, damaged
+from .parts import ContentKey, Missing, Part, WrongPlace, check_count, content_key, damaged
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
@@ -225,8 +225,8 @@ REMEMBERED = 200_000
 """Chunks of the measured objects of a bucket that are remembered, 16 bytes for each."""
 
 
-class _Measured(dict[tuple[str, int, int, str], Layout]):
-    """The objects that were measured, by nuid, chunks, size and digest."""
+class _Measured(dict[ContentKey, Layout]):
+    """The objects that were measured."""
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__()
@@ -235,20 +235,16 @@ class _Measured(dict[tuple[str, int, int, str], Layout]):
     def note(self, info: ObjectInfo, layout: Layout) -> None:
         """Remember one; forget the oldest while there are too many."""
         self.forget(info)
-        self[_key(info)] = layout
+        self[content_key(info)] = layout
         self._chunks += layout.total
         while self._chunks > REMEMBERED and len(self) > 1:
             self._chunks -= self.pop(next(iter(self))).total
 
     def forget(self, info: ObjectInfo) -> None:
         """Measure an object anew: an upload that was sent again may have moved its chunks."""
-        layout = self.pop(_key(info), None)
+        layout = self.pop(content_key(info), None)
         if layout is not None:
             self._chunks -= layout.total
-
-
-def _key(info: ObjectInfo) -> tuple[str, int, int, str]:
-    return info.nuid, info.chunks, info.size, info.digest
 
 
 async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> bytes:
@@ -285,7 +281,7 @@ async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int
     Raises:
         Missing, IntegrityError: chunks are missing, or do not add up.
     """
-    measured = not layout.plausible or _key(info) in bucket.remembered(_Measured)
+    measured = not layout.plausible or content_key(info) in bucket.remembered(_Measured)
     if measured or bucket.replicated or start >= layout.length_of(0):
         await prove(bucket, info, layout)
     return layout.part(start, end)
@@ -312,7 +308,7 @@ async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
     """
     if layout.placed:
         return
-    if layout.plausible and _key(info) not in bucket.remembered(_Measured):
+    if layout.plausible and content_key(info) not in bucket.remembered(_Measured):
         layout.locate(await bucket.retrying(lambda: begin_of(bucket, info, layout)))
     if not layout.placed:
         await measure(bucket, info, layout)
@@ -321,7 +317,7 @@ async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
 def forget_places(bucket: Bucket, info: ObjectInfo) -> None:
     """Forget where the chunks of an object are: an upload that was sent again may have moved them."""
     bucket.remembered(_Measured).forget(info)
-    bucket.remembered(Begins).pop(begins_key(info, Layout(info)), None)
+    bucket.remembered(Begins).pop(content_key(info), None)
 
 
 async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
@@ -332,10 +328,10 @@ async def measure(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
         IntegrityError: the chunks do not add up to the object's size.
         RequestTimeoutError: no server delivered all of the leader's chunks within the retry budget.
     """
-    known = bucket.remembered(_Measured).get(_key(info))
+    known = bucket.remembered(_Measured).get(content_key(info))
     if known is None:
         measuring = bucket.remembered(_Measuring)
-        key = info.name, *_key(info)  # an error names the object
+        key = info.name, *content_key(info)  # an error names the object
         known = await measuring.get(key, lambda: _measure_all(bucket, info), bucket.retry_budget)
     layout.copy(known)
 

@@ -146,7 +146,7 @@ MUTANTS = (
     Mutant(
         "newer-than-its-meta",
         "objstore/read/feed.py",
-        "elif 0 < self._info.revision < seq:",
+        "elif is_newer(self.bucket, self._info, seq):",
         "elif False:",
         "no part of an object is newer than the meta that was read",
         UPLOADS + "test_a_reader_gives_the_bytes_of_one_put",

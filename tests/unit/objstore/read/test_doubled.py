@@ -13,6 +13,8 @@ from objstore import IntegrityError, ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
 from objstore.bucket.ways import ANY_WAY
+from objstore.format.codec import encode_meta
+from objstore.format.digest import hex_digest, new_hasher
 from objstore.format.naming import meta_subject
 from objstore.read import doubled as _doubled
 from objstore.read import get as _get
@@ -79,6 +81,24 @@ async def arrange(
         server.put_raw(subject, chunks[index])
     server.put_raw(meta.subject, meta.payload, ROLL_UP)
     return info
+
+
+async def test_another_meta_for_the_same_chunks(server: MemoryServer, store: ObjectStore) -> None:
+    """Its digest chooses others of the messages: what is known of one object says nothing of the other."""
+    good = await store.put("good", DATA[:500], chunk_size=CHUNK)
+    stream, subject = server.stream(), f"$O.b.C.{good.nuid}"
+    chunks = [each.payload for each in stream.of(subject)]
+    stream.remove([each.seq for each in (*stream.of(subject), *stream.of(meta_subject("b", "good")))])
+    for index in (0, 1, 2, 0, 3, 4):
+        server.put_raw(subject, chunks[index])
+    other = b"".join(chunks[index] for index in (1, 2, 0, 3, 4))
+    digest = hex_digest(new_hasher(other).digest())
+    for name, info in (("good", good), ("mine", replace(good, name="mine", digest=digest))):
+        server.put_raw(meta_subject("b", name), encode_meta(info), ROLL_UP)
+    for name, data in (("mine", other), ("good", DATA[:500]), ("mine", other)):
+        for start in (10, 110, 210, 310, 410):
+            assert await store.get_range(name, start, start + 20) == data[start : start + 20]
+        assert await store.get(name) == data
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
