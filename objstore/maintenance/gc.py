@@ -29,7 +29,7 @@ from ..errors import (
 from ..format.codec import MetaDecodeError
 from ..format.naming import chunk_subject, is_safe_nuid
 from ..listing.newest import each_newest
-from ..read.late_copies import late_copies
+from ..read.late_copies import LateCopies, late_copies
 from .reports import GcReport, Orphan
 from .sourced import arrived_until, is_sourced
 from .stored_chunks import chunk_counts, chunk_nuids
@@ -221,12 +221,11 @@ async def _late_copies(
     await references.read_on(bucket, proven=not dry_run)
     if references.may_name(nuid):
         return None
-    # Anybody may write a meta with a lower count: what follows those chunks is no copy, or the object's own.
     holders = [await _holder(bucket, subject, nuid) for subject in references.naming(nuid)]
-    info = max((each for each in holders if each is not None), key=lambda each: each.chunks, default=None)
-    late = None if info is None else await late_copies(bucket, info)
-    if info is None or late is None or not late.first:
+    found = await _behind_all(bucket, [each for each in holders if each is not None])
+    if found is None:
         return None
+    info, late = found
     if not dry_run:
         subject = chunk_subject(bucket.name, nuid)
         # What the leader answers may be another stream's, which numbers the same chunks differently.
@@ -236,6 +235,27 @@ async def _late_copies(
         for seq in late.all:
             await bucket.delete_own(seq, lambda message: message.subject == subject, proven=True)
     return info.name, len(late.all)
+
+
+async def _behind_all(bucket: Bucket, holders: list[ObjectInfo]) -> tuple[ObjectInfo, LateCopies] | None:
+    """Return what lies behind every object that metas of one nuid describe, and the largest of these.
+
+    Anybody may write such a meta. With a lower count, what follows its chunks is no copy, or another object's
+    own. With another digest it may choose others of the messages, where a copy brought all of them: then each
+    of the metas must prove that its object ends before.
+    """
+    most = max((each.chunks for each in holders), default=0)
+    asked: dict[tuple[int, int, str], ObjectInfo] = {}
+    for each in holders:
+        if bucket.copied or each.chunks == most:
+            asked.setdefault((each.chunks, each.size, each.digest), each)
+    found: tuple[ObjectInfo, LateCopies] | None = None
+    for each in sorted(asked.values(), key=lambda info: info.chunks):
+        late = await late_copies(bucket, each)
+        if late is None or not late.first:
+            return None
+        found = each, late
+    return found
 
 
 async def _holder(bucket: Bucket, subject: str, nuid: str) -> ObjectInfo | None:

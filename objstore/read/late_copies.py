@@ -8,7 +8,9 @@ its digest proves, and each one behind equals one of them. Any other chunk that 
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from natsproto.jetstream.publisher import MAX_MESSAGES
@@ -35,6 +37,9 @@ AT_ONCE = 8 * 1024 * 1024
 REMEMBERED = 1000
 """Objects of a bucket whose late copies, or damage, are remembered."""
 
+DAMAGED_FOR = 60.0
+"""Seconds for which damage is remembered: what lies behind may be removed, and something else come."""
+
 
 class LateCopies(NamedTuple):
     """What follows an object: copies of its chunks, and perhaps empty messages.
@@ -52,8 +57,8 @@ class LateCopies(NamedTuple):
     before: int
 
 
-class _Verdicts(dict[tuple[ContentKey, int], LateCopies | None]):
-    """What lies behind objects, by the number of messages that there are."""
+class _Verdicts(dict[tuple[ContentKey, int], tuple[LateCopies | None, float]]):
+    """What lies behind objects, by the number of messages that there are, and since when that is known."""
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__()
@@ -65,8 +70,8 @@ async def late_copies(
     """Return the late copies behind an object; ``None``: it is damaged.
 
     It reads the object twice: call it only when there are too many chunks. For a read (with ``ways``) what
-    was found out is remembered until the number of messages changes: whatever lies behind, the digest proves
-    the object.
+    was found out is remembered until the number of messages changes (damage, for a minute): whatever lies
+    behind, the digest proves the object.
 
     Args:
         bucket: the bucket of the object.
@@ -80,12 +85,14 @@ async def late_copies(
     if stored > info.chunks + MOST:
         return None
     verdicts, key = bucket.remembered(_Verdicts), (content_key(info), stored)
-    if ways is not None and key in verdicts:
-        return verdicts[key]
+    loop = asyncio.get_running_loop()
+    known, since = verdicts.get(key, (None, -inf))
+    if ways is not None and (known is not None or loop.time() < since + DAMAGED_FOR):
+        return known
     found = await _look(bucket, info, ways)
     if len(verdicts) >= REMEMBERED:
         verdicts.clear()
-    verdicts[key] = found
+    verdicts[key] = found, loop.time()
     return found
 
 

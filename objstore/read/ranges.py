@@ -24,9 +24,10 @@ from natsproto.jetstream.direct_get import header_bytes
 from natsproto.jetstream.in_flight import in_flight
 
 from ..bucket.bucket import Bucket
-from ..bucket.collect import Collector
+from ..bucket.collect import Collector, SilentConsumer
 from ..bucket.shared import Shared
-from ..bucket.ways import ANY_WAY, DIRECT
+from ..bucket.unheard import UnheardConsumers
+from ..bucket.ways import ANY_WAY, DIRECT, LEADER
 from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
@@ -399,7 +400,8 @@ async def _measure(
     bucket: Bucket, info: ObjectInfo, offsets: array[int], seqs: array[int], *, singly: bool = False
 ) -> None:
     """Continue with the chunks on one consumer's server, or with chunks read one by one."""
-    if singly or not bucket.ways.can_deliver(info.chunks * HEADERS):
+    silent = bucket.remembered(UnheardConsumers)
+    if singly or silent.now or not bucket.ways.can_deliver(info.chunks * HEADERS):
         subject = chunk_subject(bucket.name, info.nuid)
         stored = await bucket.stored_chunks(info.nuid, info.chunks)
         while len(seqs) < stored:
@@ -431,7 +433,13 @@ async def _measure(
     subject = chunk_subject(bucket.name, info.nuid)
     try:
         async with Collector(
-            bucket, subject, on_message, "all", after=seqs[-1] if seqs else None, headers_only=True
+            bucket,
+            subject,
+            on_message,
+            "all",
+            after=seqs[-1] if seqs else None,
+            headers_only=True,
+            other_way=bucket.ways.allowed(LEADER) or bucket.ways.allowed(DIRECT),
         ) as reading:
             end = before + (await reading.start()).num_pending
             if len(seqs) >= end:
@@ -441,5 +449,8 @@ async def _measure(
         if not bucket.ways.note_refusal(exc):
             raise bucket.translate(exc, info.name) from None
         await _measure(bucket, info, offsets, seqs, singly=isinstance(exc, PermissionsViolationError))
+    except SilentConsumer:
+        silent.note()
+        await _measure(bucket, info, offsets, seqs, singly=True)
     except NatsError as exc:
         raise bucket.translate(exc, info.name) from None

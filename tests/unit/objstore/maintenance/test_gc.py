@@ -263,6 +263,51 @@ async def test_late_copies(
     assert await store.get("a") == b"content"
 
 
+@pytest.mark.parametrize("forger", ["0", "b"])
+@pytest.mark.parametrize(
+    ("copied", "messages", "chosen"),
+    [(True, "ABACB", "ABAC"), (False, "ABACB", "ABAC"), (True, "ABACAB", "ABACA")],
+)
+async def test_a_meta_that_chooses_others_of_the_messages(
+    server: MemoryServer, store: ObjectStore, forger: str, copied: bool, messages: str, chosen: str
+) -> None:
+    """A source keeps a chunk that was stored twice: what one meta calls a copy is another's own."""
+    if copied:
+        server.stream().config["sources"] = [{"name": "OBJ_origin"}]
+    parts = (b"A", b"B", b"C", b"B")
+    info = await store.put("a", b"".join(parts), chunk_size=1)
+    stream, subject = server.stream(), f"$O.b.C.{info.nuid}"
+    stream.remove([each.seq for each in (*stream.of(subject), *stream.of(meta_subject("b", "a")))])
+    for part in messages:
+        server.put_raw(subject, part.encode())
+    count, digest = len(chosen), hex_digest(new_hasher(chosen.encode()).digest())
+    forged = replace(info, name=forger, digest=digest, chunks=count, size=count)
+    for each in (info, forged):
+        server.put_raw(meta_subject("b", each.name), encode_meta(each))
+    before = server.chunks()
+    report = await gc(await bind(server.js, "b"), older_than=NOW, dry_run=False)
+    assert (report.copies, server.chunks()) == ([], before)
+    if messages == "ABACB" and copied:
+        assert await (await server.js.object_store("b")).get("a") == b"ABCB"
+
+
+async def test_late_copies_behind_several_objects(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, named: ObjectInfo
+) -> None:
+    """Metas of the same bytes, and one of fewer chunks, which is not asked where nothing was copied."""
+    for name, info in (("same", named), ("fewer", replace(named, chunks=0, size=0))):
+        server.put_raw(meta_subject("b", name), encode_meta(replace(info, name=name)))
+    behind(server, named, b"content")
+    report = await gc(bucket, older_than=NOW, dry_run=False)
+    assert report.copies == [("a", 1)]
+    assert server.chunks() == {named.nuid: 1}
+    wrong = replace(named, name="wrong", digest=hex_digest(new_hasher(b"CONTENT").digest()))
+    server.put_raw(meta_subject("b", "wrong"), encode_meta(wrong))
+    behind(server, named, b"content")
+    assert (await gc(bucket, older_than=NOW, dry_run=False)).copies == []
+    assert server.chunks() == {named.nuid: 2}
+
+
 async def test_late_copies_that_are_too_young(
     server: MemoryServer, bucket: Bucket, named: ObjectInfo
 ) -> None:

@@ -14,6 +14,7 @@ from natsproto.jetstream.in_flight import in_flight
 from objstore import ObjectInfo, ObjectStore
 from objstore.bucket.binding import bind
 from objstore.bucket.bucket import Bucket
+from objstore.read import by_sequence as _by_sequence
 from objstore.read import by_sequence as module
 from objstore.read.by_sequence import MOST, Begins, begin_of, read_by_sequence
 from objstore.read.ranges import Layout
@@ -192,6 +193,30 @@ async def test_another_chunk_of_the_object_as_the_first_or_the_last(
     assert await begin_of(bucket, apart, found) == 0
     assert await read_by_sequence(bucket, apart, Layout(apart), 150, 250) is None
     assert not bucket.remembered(Begins)
+
+
+@pytest.mark.parametrize(("there", "beyond"), [(0, 0), (-1, 0), (None, 0), (0, 1), (0, None)])
+async def test_what_batches_count_proves_it(
+    server: MemoryServer,
+    store: ObjectStore,
+    info: ObjectInfo,
+    monkeypatch: pytest.MonkeyPatch,
+    there: int | None,
+    beyond: int | None,
+) -> None:
+    """For users without consumers: as many as there must be from the first one on, none behind the last."""
+    server.refused = {"CONSUMER.CREATE"}
+    first = server.stream().of(f"$O.b.C.{info.nuid}")[0].seq
+    bucket = await bind(server.js, "b")
+
+    async def counted(bucket: Bucket, subject: str, seq: int) -> int | None:
+        if seq == first:
+            return None if there is None else info.chunks + there
+        assert seq == first + info.chunks
+        return beyond
+
+    monkeypatch.setattr(_by_sequence, "count_by_batch", counted)
+    assert await begin_of(bucket, info, Layout(info)) == (first if (there, beyond) == (0, 0) else 0)
 
 
 async def test_without_consumers_an_object_is_measured_once(server: MemoryServer, info: ObjectInfo) -> None:

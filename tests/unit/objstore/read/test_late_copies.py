@@ -154,7 +154,13 @@ async def test_what_is_too_large_is_not_read(
     assert read == info.chunks + (1 if behind == "larger" else 2 * info.chunks + 1), "it is remembered"
     assert await late_copies(bucket, info) is None
     assert read > 2 * info.chunks, "but for what is removed by it"
-    server.stream().remove(sequences(server, info)[info.chunks :])
+    wrong = sequences(server, info)[info.chunks :]
+    server.stream().remove(wrong)
+    assert await late_copies(bucket, info, ANY_WAY) is not None
+    append(server, info, *(whole * 4)[: len(wrong)])
+    monkeypatch.setattr("objstore.read.late_copies.TIMES", 100)
+    assert await late_copies(bucket, info, ANY_WAY) is None, "as many messages as before"
+    monkeypatch.setattr("objstore.read.late_copies.DAMAGED_FOR", 0.0)
     assert await late_copies(bucket, info, ANY_WAY) is not None
 
 

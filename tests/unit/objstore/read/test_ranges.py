@@ -136,6 +136,64 @@ async def test_an_object_is_measured_once(
     assert not measured
 
 
+async def test_a_bucket_that_was_restored_from_a_copy(server: MemoryServer, store: ObjectStore) -> None:
+    """It has the same nuids, at other sequences."""
+    info = await store.put("a", DATA[:950], chunk_size=100)
+    odd = scattered(server, info, [100, 1, 99, 50, 100, 70, 30, 50])
+    bucket = await bind(server.js, "b")
+    for each in (info, odd):
+        assert await read_range(bucket, each, 260, 300) == DATA[260:300]
+    messages, stream = list(server.stream().messages.values()), server.stream()
+    stream.remove([each.seq for each in messages])
+    stream.seq = 0
+    server.put_raw("$O.b.C.other", b"what comes first")
+    for message in messages:
+        last = server.put_raw(message.subject, message.payload)
+    for each in (info, odd):
+        restored = replace(each, revision=last + 1)
+        for start in (0, 260, 320):
+            assert await read_range(bucket, restored, start, start + 40) == DATA[start : start + 40]
+
+
+@pytest.mark.parametrize("copied", [False, True])
+async def test_chunks_that_are_newer_than_the_meta(
+    server: MemoryServer, store: ObjectStore, copied: bool
+) -> None:
+    """Somebody has stored them again, perhaps others; or sources have brought the meta first."""
+    info = await store.put("a", DATA[:950], chunk_size=100)
+    stream = server.stream()
+    if copied:
+        stream.config["sources"] = [{"name": "OBJ_origin"}]
+    chunks = stream.of(f"$O.b.C.{info.nuid}")
+    stream.remove([each.seq for each in chunks])
+    for chunk in chunks:
+        server.put_raw(chunk.subject, chunk.payload)
+    for _ in range(2):
+        bucket = await bind(server.js, "b")
+        for start in (0, 150, 260, 260, 0):
+            if copied:
+                assert await read_range(bucket, info, start, start + 40) == DATA[start : start + 40]
+            else:
+                with pytest.raises(IntegrityError, match="newer than its meta"):
+                    await read_range(bucket, info, start, start + 40)
+        server.refused = {"CONSUMER.CREATE"}  # then it is measured
+
+
+async def test_an_imported_api(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a consumer comes: the chunks are measured one by one, and that is known for a while."""
+    monkeypatch.setattr("objstore.bucket.collect.HEARTBEAT", 0.01)
+    server.importing = True
+    info = await store.put("a", b"x")
+    for number in range(2):
+        odd = replace(scattered(server, info, [100, 1, 99, 50, 100, 70, 30, 50]), digest=f"{number}")
+        server.verbs()
+        assert await read_range(bucket, odd, 260, 300) == DATA[260:300]
+        assert ("CONSUMER.CREATE" in server.verbs()) == (number == 0)
+        server.stream().remove([each.seq for each in server.stream().of("$O.b.C.SCATTERED")])
+
+
 async def test_wrong_places_are_forgotten(server: MemoryServer, store: ObjectStore, bucket: Bucket) -> None:
     """Whatever had them remembered: the error says that something is missing, and the next read asks anew."""
     info = await store.put("a", DATA[:950], chunk_size=100)
@@ -145,13 +203,17 @@ async def test_wrong_places_are_forgotten(server: MemoryServer, store: ObjectSto
         await measure(bucket, each, layout)
         sequences = [layout.seq_of(index) for index in range(layout.total)]
         offsets = [layout.offset_of(index) for index in range(layout.total)]
-        layout.measured(array("Q", [*offsets, each.size]), array("Q", [seq - 1 for seq in sequences]))
-        bucket.remembered(Begins).clear()
-        bucket.remembered(Begins).note(content_key(each), sequences[0] - 1)
-        for _ in range(2):
+        layout.measured(array("Q", [*offsets, each.size]), array("Q", [seq + 1000 for seq in sequences]))
+        for measured in (True, False):
+            if not measured:
+                bucket.remembered(_ranges._Measured).forget(each)
+            bucket.remembered(Begins).clear()
+            bucket.remembered(Begins).note(content_key(each), sequences[0] + 1000)
             with contextlib.suppress(NotWhole, ObjectChangedError):
                 assert await get_part(bucket, each, 260, 300) == DATA[260:300]
-        assert await get_part(bucket, each, 260, 300) == DATA[260:300]
+            if each is info and not measured:
+                assert bucket.remembered(Begins).get(content_key(each)) != sequences[0] + 1000
+            assert await get_part(bucket, each, 260, 300) == DATA[260:300]
 
 
 async def test_ranges_at_once_measure_an_object_once(
