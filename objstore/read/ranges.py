@@ -6,7 +6,7 @@ which also reads small ranges. All other objects are measured once, headers only
 short chunks, with messages of others between their chunks, or with more chunks than recorded.
 Either way the sequence of each chunk is known before it is read. How many messages follow a chunk does not
 identify it: others may be stored behind the object at any time. Only what begins with the first chunk needs
-no proof.
+no proof, but that none is newer than the meta.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from natsproto.errors import APIError, NatsError, PermissionsViolationError, Req
 from natsproto.jetstream.direct_get import header_bytes
 from natsproto.jetstream.in_flight import in_flight
 
+from ..bucket.at_once import run_all
 from ..bucket.bucket import Bucket
 from ..bucket.collect import Collector, SilentConsumer
+from ..bucket.message_reads import MessageRead
 from ..bucket.shared import Shared
 from ..bucket.unheard import UnheardConsumers
-from ..bucket.ways import ANY_WAY, DIRECT, LEADER
+from ..bucket.ways import ANY_WAY, DIRECT, DIRECT_FIRST, LEADER
 from ..format.assembly import Unfit
 from ..format.memory import BytesTarget, Places
 from ..format.naming import DEFAULT_CHUNK_SIZE, chunk_subject
@@ -36,7 +38,7 @@ from .doubled import doubled_chunks
 from .expected import expected
 from .feed import ChunkFeed, next_chunk
 from .late_copies import late_copies
-from .parts import ContentKey, Missing, Part, WrongPlace, check_count, content_key, damaged
+from .parts import ContentKey, Missing, Part, WrongPlace, check_count, content_key, damaged, is_newer
 
 if TYPE_CHECKING:
     from natsproto.jetstream.api.acks import Delivery
@@ -268,7 +270,8 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
     while True:
         sink = RangeSink(layout, part, start, end)
         try:
-            await ChunkFeed(bucket, info, sink, part=part).run()
+            reading = ChunkFeed(bucket, info, sink, part=part).run()
+            await (reading if part.seq_of else run_all((reading, check_none_newer(bucket, info)), 2))
             return sink.getvalue()
         except (Irregular, WrongPlace):
             part = await another_part(bucket, info, layout, start, end)
@@ -286,6 +289,22 @@ async def find_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int
     if measured or bucket.replicated or start >= layout.length_of(0):
         await prove(bucket, info, layout)
     return layout.part(start, end)
+
+
+async def check_none_newer(bucket: Bucket, info: ObjectInfo) -> None:
+    """Check that no chunk is newer than the meta: the first one may be gone, and another one be the last.
+
+    Raises:
+        WrongPlace: there is one.
+        NatsError: this could not be determined.
+    """
+    subject, after = chunk_subject(bucket.name, info.nuid), info.revision
+    async with in_flight(bucket.connection).during(_chunk(bucket, info)):
+        newer = await bucket.retrying(
+            lambda: MessageRead(bucket, subject, after=after, ways=DIRECT_FIRST).wait()
+        )
+    if newer is not None and is_newer(bucket, info, newer.seq):
+        raise WrongPlace
 
 
 async def another_part(bucket: Bucket, info: ObjectInfo, layout: Layout, start: int, end: int) -> Part:
@@ -378,6 +397,8 @@ async def _measure_all(bucket: Bucket, info: ObjectInfo) -> Layout:
         raise damaged(info, f"{offsets[-1]} of {info.size} bytes are stored")
     if len(seqs) > info.chunks and (len(seqs) > info.chunks + 1 or offsets[-1] != offsets[-2]):
         raise damaged(info, f"{len(seqs)} chunks are stored, {info.chunks} recorded")
+    if seqs and is_newer(bucket, info, seqs[min(len(seqs), info.chunks) - 1]):
+        raise damaged(info, "a chunk is newer than its meta")  # and an earlier one may be gone
     if layout.plausible:
         note_measured(bucket, info, layout, offsets, seqs)
     layout.measured(offsets, seqs)

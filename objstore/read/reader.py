@@ -20,7 +20,7 @@ from .feed import DEFAULT_WINDOW, ChunkFeed
 from .get import again, changed, no_room, nothing
 from .links import FollowLinks
 from .parts import Missing, WrongPlace
-from .ranges import Irregular, Layout, another_part, find_part
+from .ranges import Irregular, Layout, another_part, check_none_newer, find_part
 from .sinks import BlockSink
 
 if TYPE_CHECKING:
@@ -261,7 +261,14 @@ class ObjectReader:
         if self._position == 0:
             self._run(Assembly(info, verify=self._verify), None)
             return
-        self._run_part(await find_part(self._bucket, info, self._layout, self._position, info.size))
+        bounds = self._position, info.size
+        part = await find_part(self._bucket, info, self._layout, *bounds)
+        if part.seq_of is None:
+            try:
+                await check_none_newer(self._bucket, info)
+            except WrongPlace:
+                part = await another_part(self._bucket, info, self._layout, *bounds)
+        self._run_part(part)
 
     def _run_part(self, part: Part) -> None:
         self._skip = self._position - self._layout.offset_of(part.first)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from natsproto.errors import NatsError
 from natsproto.jetstream.in_flight import in_flight
 from natsproto.wire import Pub
 from objstore import IntegrityError, ObjectChangedError, ObjectInfo, ObjectMeta, ObjectStore
@@ -23,6 +24,7 @@ from objstore.read.feed import Missing
 from objstore.read.get import get_part
 from objstore.read.parts import NotWhole, content_key
 from objstore.read.ranges import Layout, another_part, damaged, find_part, measure, prove, read_range
+from objstore.read.reader import ObjectReader
 from support.memory_server import MemoryServer
 
 DATA = bytes(range(256)) * 10
@@ -177,6 +179,26 @@ async def test_chunks_that_are_newer_than_the_meta(
                 with pytest.raises(IntegrityError, match="newer than its meta"):
                     await read_range(bucket, info, start, start + 40)
         server.refused = {"CONSUMER.CREATE"}  # then it is measured
+
+
+async def test_a_chunk_that_is_gone_and_another_one_behind(server: MemoryServer, store: ObjectStore) -> None:
+    """There are as many as recorded, and their lengths fit: but the last one is newer than the meta."""
+    info = await store.put("a", DATA[:1000], chunk_size=100)
+    odd = scattered(server, info, [100] * 10)
+    stream = server.stream()
+    for each in (info, odd):
+        stream.remove([stream.of(f"$O.b.C.{each.nuid}")[0].seq])
+        server.put_raw(f"$O.b.C.{each.nuid}", b"x" * 100)
+        for _ in range(2):
+            bucket = await bind(server.js, "b")
+            for start in (0, 50, 150, 450, 950):
+                with pytest.raises(IntegrityError, match="newer than its meta"):
+                    await read_range(bucket, each, start, start + 40)
+                reader = ObjectReader(bucket, each, verify=True)
+                await reader.seek(start or 1)
+                with pytest.raises(NatsError):
+                    await reader.read(40)
+                await reader.aclose()
 
 
 async def test_an_imported_api(
