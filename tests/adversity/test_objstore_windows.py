@@ -133,7 +133,7 @@ async def test_windows_that_overtake_each_other(
     overtaken = 0
 
     def to_server(event: Event, raw: bytes) -> None:
-        if isinstance(event, Pub) and event.payload.find(b'"next_by_subj"') > 0 and event.reply:
+        if isinstance(event, Pub) and event.payload.find(b'"batch"') > 0 and event.reply:
             asked.append(event.reply)
 
     async def to_client(event: Event, raw: bytes) -> Any:

@@ -221,7 +221,7 @@ async def test_few_requests_wherever_it_lies(
         await store.put("a", bytes(8 * 1024 * 1024), chunk_size=4096)
         # The first range inside of an object also asks for its first and last chunk and their number, and has
         # two consumers count what lies before and behind.
-        # One from the beginning asks whether a chunk is newer than the meta; the leader confirms that none is.
+        # One from the beginning asks whether a chunk is newer than the meta, and the leader confirms it.
         for start, most in ((0, 4), (4096 * 1000 + 5, 9), (8 * 1024 * 1024 - 100, 2), (0, 4)):
             before = nc.stats.out_msgs
             assert await store.get_range("a", start, start + 100) == bytes(100)
