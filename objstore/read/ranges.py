@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from bisect import bisect_right
+from functools import partial
 from operator import eq
 from typing import TYPE_CHECKING
 
@@ -244,7 +245,7 @@ class _Measured(dict[ContentKey, Layout]):
             self._chunks -= self.pop(next(iter(self))).total
 
     def forget(self, info: ObjectInfo) -> None:
-        """Measure an object anew: an upload that was sent again may have moved its chunks."""
+        """Measure an object anew."""
         layout = self.pop(content_key(info), None)
         if layout is not None:
             self._chunks -= layout.total
@@ -270,8 +271,10 @@ async def read_range(bucket: Bucket, info: ObjectInfo, start: int, end: int) -> 
     while True:
         sink = RangeSink(layout, part, start, end)
         try:
-            reading = ChunkFeed(bucket, info, sink, part=part).run()
-            await (reading if part.seq_of else run_all((reading, check_none_newer(bucket, info)), 2))
+            steps = [ChunkFeed(bucket, info, sink, part=part).run]
+            if part.seq_of is None and part.last < info.chunks - 1:  # else the last chunk is seen to be older
+                steps.append(partial(check_none_newer, bucket, info))
+            await run_all((step() for step in steps), len(steps))
             return sink.getvalue()
         except (Irregular, WrongPlace):
             part = await another_part(bucket, info, layout, start, end)
@@ -335,7 +338,7 @@ async def prove(bucket: Bucket, info: ObjectInfo, layout: Layout) -> None:
 
 
 def forget_places(bucket: Bucket, info: ObjectInfo) -> None:
-    """Forget where the chunks of an object are: an upload that was sent again may have moved them."""
+    """Forget where the chunks of an object are: they were not found there."""
     bucket.remembered(_Measured).forget(info)
     bucket.remembered(Begins).pop(content_key(info), None)
 

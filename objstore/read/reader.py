@@ -263,7 +263,7 @@ class ObjectReader:
             return
         bounds = self._position, info.size
         part = await find_part(self._bucket, info, self._layout, *bounds)
-        if part.seq_of is None:
+        if part.seq_of is None and part.first < part.last:
             try:
                 await check_none_newer(self._bucket, info)
             except WrongPlace:

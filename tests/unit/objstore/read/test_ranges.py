@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from array import array
 from copy import copy
 from dataclasses import replace
@@ -199,6 +200,44 @@ async def test_a_chunk_that_is_gone_and_another_one_behind(server: MemoryServer,
                 with pytest.raises(NatsError):
                     await reader.read(40)
                 await reader.aclose()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_range_that_is_given_up(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, turns: int
+) -> None:
+    """At once, or a little later: nothing is left of it, not even a coroutine that nobody awaits."""
+    info = await store.put("a", DATA, chunk_size=100)
+    others = asyncio.all_tasks()
+    reading = asyncio.create_task(read_range(bucket, info, 0, 150))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    gc.collect()
+    assert asyncio.all_tasks() == others
+    assert in_flight(bucket.connection).bytes == 0
+    assert await read_range(bucket, info, 0, 150) == DATA[:150]
+
+
+@pytest.mark.parametrize(("end", "more"), [(50, True), (900, True), (901, False), (1000, False)])
+async def test_who_asks_whether_a_chunk_is_newer(
+    server: MemoryServer, store: ObjectStore, bucket: Bucket, end: int, more: bool
+) -> None:
+    """Not who reads the last chunk: its sequence is seen."""
+    if bucket.replicated:
+        return  # the places are proven
+    info = await store.put("a", DATA[:1000], chunk_size=100)
+    asked: list[int] = []
+
+    def hook(verb: str, body: dict[str, Any]) -> None:
+        if body.get("seq") == info.revision + 1:
+            asked.append(info.revision)
+
+    server.hook = hook
+    assert await read_range(bucket, info, 0, end) == DATA[:end]
+    assert bool(asked) == more
 
 
 async def test_an_imported_api(
