@@ -74,7 +74,7 @@ def note_measured(
     """
     length = layout.length_of(0)
     regular = offsets[:-1] == array("Q", range(0, info.size, length))
-    if regular and seqs[-1] - seqs[0] == len(seqs) - 1 and not is_newer(bucket, info, seqs[-1]):
+    if regular and seqs[-1] - seqs[0] == len(seqs) - 1:
         bucket.remembered(Begins).note(content_key(info), seqs[0])
 
 
